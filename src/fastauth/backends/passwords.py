@@ -1,0 +1,229 @@
+"""Password hashing: the profiles, checking a hash of any stored scheme, and the bounded pool that does the work.
+
+A hash is computed only in the pool's threads, never on the event loop; argon2, bcrypt and hashlib release the GIL.
+"""
+
+import asyncio
+import base64
+import hmac
+import math
+import os
+import secrets
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import pbkdf2_hmac, scrypt
+from typing import Any, Final, Literal, TypeVar
+
+import bcrypt
+import msgspec
+from argon2 import Type
+from argon2.exceptions import Argon2Error, InvalidHashError
+from argon2.low_level import hash_secret, verify_secret
+
+from fastauth.domain.errors import Overloaded
+from fastauth.domain.password_schemes import MAX_SCRYPT_BYTES, Scheme, decoy_hash, parse_scheme
+
+T = TypeVar("T")
+
+ProfileName = Literal["owasp", "rfc9106-low-memory", "cheapest-for-tests"]
+
+
+class PasswordSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[passwords]``: how new passwords are hashed."""
+
+    profile: ProfileName = "owasp"
+
+
+class Profile(msgspec.Struct, frozen=True):
+    """The argon2id parameters of new hashes: memory in KiB, passes, lanes (RFC 9106 section 3.1)."""
+
+    memory_kib: int
+    passes: int
+    lanes: int
+
+    @property
+    def identifier(self) -> str:
+        """As ``Scheme.identifier``: a stored hash of this profile starts with it."""
+        return f"$argon2id$v=19$m={self.memory_kib},t={self.passes},p={self.lanes}"
+
+
+PROFILES: Final[dict[ProfileName, Profile]] = {
+    "owasp": Profile(19 * 1024, 2, 1),  # OWASP Password Storage Cheat Sheet, first argon2id choice of equal strength
+    "rfc9106-low-memory": Profile(64 * 1024, 3, 4),  # RFC 9106 section 4, second recommended option
+    "cheapest-for-tests": Profile(8, 1, 1),
+}
+
+_SALT_BYTES: Final = 16
+_DIGEST_BYTES: Final = 32
+_BCRYPT_BYTES: Final = 72  # bcrypt never saw more; an imported hash verifies as bcrypt did
+
+
+def hash_password(password: str, profile: Profile) -> str:
+    """A new argon2id hash with a random salt. Raises argon2's HashingError when memory cannot be had."""
+    return hash_secret(
+        password.encode(),
+        secrets.token_bytes(_SALT_BYTES),
+        time_cost=profile.passes,
+        memory_cost=profile.memory_kib,
+        parallelism=profile.lanes,
+        hash_len=_DIGEST_BYTES,
+        type=Type.ID,
+    ).decode()
+
+
+def check_password(password: str, password_hash: str) -> bool:
+    """Whether the password is the one that was hashed; the comparison takes constant time.
+
+    Raises PasswordHashRefused for a hash that ``parse_scheme`` refuses.
+    """
+    scheme = parse_scheme(password_hash)
+    try:
+        secret = password.encode()
+    except UnicodeEncodeError:  # a lone surrogate cannot have been stored
+        secret = b"\xff"
+    return _CHECKS[scheme.family](secret, password_hash)
+
+
+_ARGON2_TYPES: Final = {"argon2id": Type.ID, "argon2i": Type.I, "argon2d": Type.D}
+
+
+def _check_argon2(secret: bytes, password_hash: str) -> bool:
+    kind = _ARGON2_TYPES[password_hash.split("$", 2)[1]]
+    try:
+        return verify_secret(password_hash.encode(), secret, kind)
+    except InvalidHashError:
+        return False
+    except Argon2Error as error:
+        if error.args and "memory" in str(error.args[0]).lower():
+            raise MemoryError from None
+        return False  # VerifyMismatchError
+
+
+def _check_bcrypt(secret: bytes, password_hash: str) -> bool:
+    try:
+        return bcrypt.checkpw(secret[:_BCRYPT_BYTES], password_hash.encode())
+    except ValueError:
+        return False
+
+
+def _unpadded(text: str) -> bytes:
+    """base64 without padding, in the standard alphabet or passlib's, which has ``.`` for ``+``."""
+    return base64.b64decode(text.replace(".", "+") + "=" * (-len(text) % 4))
+
+
+def _check_pbkdf2(secret: bytes, password_hash: str) -> bool:
+    if password_hash.startswith("pbkdf2_"):
+        family, rounds, salt_text, digest_text = password_hash.split("$")
+        name, salt, digest = family.removeprefix("pbkdf2_"), salt_text.encode(), base64.b64decode(digest_text)
+    else:
+        _, family, rounds, salt_text, digest_text = password_hash.split("$")
+        name, salt, digest = family.removeprefix("pbkdf2-"), _unpadded(salt_text), _unpadded(digest_text)
+    count = int(rounds.removeprefix("i=").partition(",")[0])
+    return hmac.compare_digest(pbkdf2_hmac(name, secret, salt, count, len(digest)), digest)
+
+
+def _check_scrypt(secret: bytes, password_hash: str) -> bool:
+    _, _, parameters, salt, digest_text = password_hash.split("$")
+    log_n, r, p = (int(part.partition("=")[2]) for part in parameters.split(","))
+    digest = _unpadded(digest_text)
+    memory = 128 * r * ((1 << log_n) + p + 2)  # OpenSSL counts its working blocks too
+    computed = scrypt(
+        secret,
+        salt=_unpadded(salt),
+        n=1 << log_n,
+        r=r,
+        p=p,
+        dklen=len(digest),
+        maxmem=memory + MAX_SCRYPT_BYTES // 64,
+    )
+    return hmac.compare_digest(computed, digest)
+
+
+_CHECKS: Final[dict[str, Callable[[bytes, str], bool]]] = {
+    "argon2": _check_argon2,
+    "bcrypt": _check_bcrypt,
+    "pbkdf2": _check_pbkdf2,
+    "scrypt": _check_scrypt,
+}
+
+
+class PasswordHasher:
+    """Hashing under one profile, with the decoy that hides which names exist."""
+
+    def __init__(self, settings: PasswordSettings) -> None:
+        self.profile = PROFILES[settings.profile]
+        self.scheme: Scheme = parse_scheme(decoy_hash(self.profile.identifier, bytes(53)))
+        self._decoys: dict[str, str] = {}
+
+    def hash(self, password: str) -> str:
+        """As ``hash_password``, under this hasher's profile."""
+        return hash_password(password, self.profile)
+
+    def check(self, password: str, password_hash: str) -> bool:
+        """As ``check_password``."""
+        return check_password(password, password_hash)
+
+    def needs_rehash(self, password_hash: str) -> bool:
+        """Whether a stored hash was made under other parameters than today's."""
+        return not password_hash.startswith(self.profile.identifier + "$")
+
+    def decoy(self, slowest_scheme: str | None) -> str:
+        """A hash nobody's password matches, as slow to check as the slowest that a known name could have.
+
+        In: the identifier of the slowest stored scheme, None for a database without users.
+        """
+        identifier = slowest_scheme or self.profile.identifier
+        if identifier not in self._decoys:  # a handful of schemes at most
+            self._decoys[identifier] = decoy_hash(identifier, secrets.token_bytes(53))
+        return self._decoys[identifier]
+
+
+class HashPool:
+    """A bounded pool of threads for hash jobs.
+
+    The permit belongs to the job and not to the request: a client that leaves frees its place only when its
+    job is done, so that disconnecting cannot be used to start more hashes than there are threads.
+    """
+
+    # What one client may reasonably wait behind; about two seconds with the owasp profile on two threads.
+    WAITING_PER_THREAD: Final = 64
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._most = threads * (self.WAITING_PER_THREAD + 1)
+        self._jobs = 0
+        self._mean_s = 0.0
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="hash")
+
+    async def run(self, job: Callable[[], T]) -> T:
+        """Run ``job`` in a thread and return its result; its exceptions come through.
+
+        Raises Overloaded, with the measured time until the queue is half empty, when the queue is full.
+        """
+        if self._jobs >= self._most:
+            estimate_s = self._mean_s * self._jobs / self._threads / 2
+            raise Overloaded(max(1, math.ceil(estimate_s)))
+        self._jobs += 1
+        future = asyncio.get_running_loop().run_in_executor(self._pool, self._timed, job)
+        future.add_done_callback(self._finished)
+        return (await asyncio.shield(future))[0]
+
+    def _timed(self, job: Callable[[], T]) -> tuple[T, float]:
+        started = time.perf_counter()
+        result = job()
+        return result, time.perf_counter() - started
+
+    def _finished(self, future: "asyncio.Future[tuple[Any, float]]") -> None:
+        self._jobs -= 1
+        if not future.cancelled() and future.exception() is None:
+            self._mean_s += 0.1 * (future.result()[1] - self._mean_s)
+
+    def close(self) -> None:
+        """Drop what has not started and wait for what has."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def hash_threads(workers: int) -> int:
+    """Threads for one of ``workers`` processes, so that all of them together fill the cores once."""
+    return max(1, len(os.sched_getaffinity(0)) // workers)

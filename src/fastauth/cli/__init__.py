@@ -1,0 +1,68 @@
+"""The command ``fastauth``: one file a command group, no logic of its own.
+
+Exit 0 done, 1 refused or failed, 2 wrong usage; an error is one line on standard error.
+"""
+
+import sys
+from importlib import import_module
+
+import click
+
+from fastauth.domain.errors import FastauthError
+
+# Loaded when used: ``user list`` must not pay for importing the server.
+_COMMANDS = {
+    "serve": "fastauth.cli.serve:serve",
+    "user": "fastauth.cli.user:user",
+    "check-config": "fastauth.cli.config:check_config",
+    "migrate": "fastauth.cli.config:migrate",
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, name = _COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="fastauth", message="fastauth %(version)s")
+def cli() -> None:
+    """An authentication server for the moment when everyone arrives at once."""
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    try:
+        code = cli(standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else "", err=True)
+        sys.exit(2)
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "fastauth"
+        _fail(f"{_one_line(error.format_message())}; see: {command} --help", 2)
+    except click.Abort:
+        _fail("interrupted; nothing more was done", 1)
+    except click.ClickException as error:
+        _fail(_one_line(error.format_message()), 1)
+    except FastauthError as error:
+        _fail(_one_line(str(error) or error.code), 1)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split()).rstrip(".")
+
+
+def _fail(text: str, code: int) -> None:
+    click.echo(f"fastauth: {text}", err=True)
+    sys.exit(code)

@@ -1,0 +1,223 @@
+"""``fastauth user``: accounts from the command line."""
+
+import asyncio
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from fastauth.backends.passwords import PasswordHasher
+from fastauth.cli.options import settings_from, with_settings_options
+from fastauth.domain.errors import NotFound
+from fastauth.domain.ports import UserStore
+from fastauth.domain.users import (
+    MAX_PASSWORD_BYTES,
+    User,
+    canonical_name,
+    check_new_password,
+    check_scope,
+    skeleton,
+)
+from fastauth.server.bootstrap import generate_password, new_user, open_storage
+from fastauth.server.settings import Settings
+
+T = TypeVar("T")
+
+_PAGE = 1_000
+
+
+@click.group()
+def user() -> None:
+    """Add, list, change and import users."""
+
+
+def _with_users(settings: Settings, work: Callable[[UserStore], Awaitable[T]]) -> T:
+    async def run() -> T:
+        storage = open_storage(settings)
+        try:
+            return await work(storage.users)
+        finally:
+            storage.close()
+
+    return asyncio.run(run())
+
+
+def _read_password(from_stdin: bool) -> tuple[str, bool]:
+    """The new password, and whether it was generated: from stdin, from a prompt, or made up when there is neither."""
+    if from_stdin:
+        # One line ending belongs to the pipe, everything else to the password.
+        text = sys.stdin.buffer.read(MAX_PASSWORD_BYTES + 3)
+        text = text.removesuffix(b"\n").removesuffix(b"\r")
+        try:
+            return check_new_password(text.decode()), False
+        except UnicodeDecodeError:
+            raise click.ClickException("the password on standard input is not UTF-8") from None
+    if sys.stdin.isatty():
+        password: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+        return check_new_password(password), False
+    return generate_password(), True
+
+
+_password_option = click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@user.command()
+@click.argument("name")
+@_password_option
+@click.option("--scope", metavar='"A B"', help="What this user's tokens are good for. [default: tokens.user_scope]")
+@with_settings_options
+def add(config: Path | None, data_dir: str | None, name: str, password_stdin: bool, scope: str | None) -> None:
+    """Add a user. Without --password-stdin the password is asked for, or made up where nobody can be asked."""
+    settings = settings_from(config, data_dir)
+    canonical = canonical_name(name)
+    checked_scope = None if scope is None else check_scope(scope)
+    password, is_generated = _read_password(password_stdin)
+    account = new_user(canonical, PasswordHasher(settings.passwords).hash(password), checked_scope)
+    _with_users(settings, lambda users: users.add(account, skeleton(canonical)))
+    click.echo(f"fastauth: added {canonical}")
+    if is_generated:
+        click.echo(f"password: {password}")
+
+
+@user.command("list")
+@_json_option
+@with_settings_options
+def list_users(config: Path | None, data_dir: str | None, as_json: bool) -> None:
+    """List every user, by name."""
+    settings = settings_from(config, data_dir)
+
+    async def print_all(users: UserStore) -> None:
+        after, count = "", 0
+        while page := await users.list_users(after, _PAGE):
+            for account in page:
+                click.echo(_as_json(account) if as_json else _as_line(account))
+            after, count = page[-1].name, count + len(page)
+        if not as_json and count == 0:
+            click.echo("fastauth: there are no users", err=True)
+
+    _with_users(settings, print_all)
+
+
+@user.command()
+@click.argument("name")
+@_json_option
+@with_settings_options
+def show(config: Path | None, data_dir: str | None, name: str, as_json: bool) -> None:
+    """Show one user."""
+    settings = settings_from(config, data_dir)
+    account = _with_users(settings, lambda users: users.find_by_name(canonical_name(name)))
+    if account is None:
+        raise NotFound("there is no user of this name; fastauth user list shows all")
+    if as_json:
+        click.echo(_as_json(account))
+        return
+    for key, value in _public(account).items():
+        click.echo(f"{key + ':':<10} {value}")
+
+
+@user.command()
+@click.argument("name")
+@with_settings_options
+def disable(config: Path | None, data_dir: str | None, name: str) -> None:
+    """Refuse this user's logins from now on."""
+    _set_disabled(settings_from(config, data_dir), name, disabled=True)
+
+
+@user.command()
+@click.argument("name")
+@with_settings_options
+def enable(config: Path | None, data_dir: str | None, name: str) -> None:
+    """Allow this user's logins again."""
+    _set_disabled(settings_from(config, data_dir), name, disabled=False)
+
+
+@user.command("set-password")
+@click.argument("name")
+@_password_option
+@with_settings_options
+def set_password(config: Path | None, data_dir: str | None, name: str, password_stdin: bool) -> None:
+    """Give a user a new password."""
+    settings = settings_from(config, data_dir)
+    canonical = canonical_name(name)
+    password, is_generated = _read_password(password_stdin)
+    password_hash = PasswordHasher(settings.passwords).hash(password)
+    _with_users(settings, lambda users: users.set_password_hash(canonical, password_hash, int(time.time())))
+    click.echo(f"fastauth: changed the password of {canonical}")
+    if is_generated:
+        click.echo(f"password: {password}")
+
+
+@user.command()
+@click.argument("name")
+@with_settings_options
+def delete(config: Path | None, data_dir: str | None, name: str) -> None:
+    """Delete a user; a new one of the same name will be somebody else (another sub)."""
+    settings = settings_from(config, data_dir)
+    canonical = canonical_name(name)
+    _with_users(settings, lambda users: users.delete(canonical))
+    click.echo(f"fastauth: deleted {canonical}")
+
+
+@user.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@_json_option
+@with_settings_options
+def import_users(config: Path | None, data_dir: str | None, file: Path, as_json: bool) -> int:
+    """Add the users of a JSON Lines file; names that exist are left as they are, so it is safe to run again.
+
+    A line is {"username", "password_hash"} (argon2, bcrypt, pbkdf2, scrypt) or {"username", "password"}, and may
+    have "scope" and "disabled".
+    """
+    from fastauth.server.user_import import import_file
+
+    settings = settings_from(config, data_dir)
+    size = file.stat().st_size
+    hasher = PasswordHasher(settings.passwords)
+    with click.progressbar(length=size, label="importing", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
+        report = _with_users(settings, lambda users: import_file(file, users, hasher, bar.update))
+    for line, reason in report.bad:
+        click.echo(f"fastauth: {file} line {line}: {reason}", err=True)
+    if report.bad_count > len(report.bad):
+        click.echo(f"fastauth: and {report.bad_count - len(report.bad)} more bad lines", err=True)
+    if as_json:
+        click.echo(msgspec.json.encode(report).decode())
+    else:
+        click.echo(f"fastauth: {report.added} added, {report.existing} existed already, {report.bad_count} bad lines")
+    return 1 if report.bad_count else 0
+
+
+def _set_disabled(settings: Settings, name: str, *, disabled: bool) -> None:
+    canonical = canonical_name(name)
+    _with_users(settings, lambda users: users.set_disabled(canonical, disabled, int(time.time())))
+    click.echo(f"fastauth: {'disabled' if disabled else 'enabled'} {canonical}")
+
+
+def _public(account: User) -> dict[str, Any]:
+    """What may be shown of an account: never the hash."""
+    return {
+        "name": account.name,
+        "sub": account.sub,
+        "scope": account.scope,
+        "disabled": account.disabled,
+        "created": _time(account.created_at_s),
+        "updated": _time(account.updated_at_s),
+    }
+
+
+def _time(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+
+
+def _as_json(account: User) -> str:
+    return msgspec.json.encode(_public(account)).decode()
+
+
+def _as_line(account: User) -> str:
+    state = "disabled" if account.disabled else "enabled"
+    return f"{account.name}\t{account.sub}\t{state}\t{account.scope or '-'}"

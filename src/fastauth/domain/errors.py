@@ -1,0 +1,94 @@
+"""Every error that fastauth raises on purpose, each with a stable ``code``; no HTTP in here.
+
+``endpoints/problems.py`` is the one place that turns a code into an answer.
+"""
+
+
+class FastauthError(Exception):
+    """The base: ``code`` names the error for programs, ``str()`` explains it to a person.
+
+    Neither ever contains a password, a token or a key.
+    """
+
+    code: str = "internal_error"
+
+
+class Unavailable(FastauthError):
+    """A dependency did not answer in time or refused to work; trying again later may help."""
+
+    code = "unavailable"
+
+    def __init__(self, dependency: str, reason: str, retry_after_s: int = 1) -> None:
+        super().__init__(f"{dependency} is unavailable: {reason}")
+        self.dependency = dependency
+        self.retry_after_s = retry_after_s
+
+
+class Overloaded(FastauthError):
+    """More work is queued than can be done within a client's patience."""
+
+    code = "overloaded"
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__("too much work is queued")
+        self.retry_after_s = retry_after_s
+
+
+class Conflict(FastauthError):
+    """Something unique exists already."""
+
+    code = "conflict"
+
+
+class NotFound(FastauthError):
+    """What was named does not exist."""
+
+    code = "not_found"
+
+
+class InvalidCredentials(FastauthError):
+    """Unknown name, wrong password or disabled account; deliberately not to be told apart."""
+
+    code = "invalid_credentials"
+
+
+class IssueFailed(FastauthError):
+    """The credentials were right, but no token could be made."""
+
+    code = "issue_failed"
+
+
+class UserNameRefused(FastauthError):
+    """A user name that no account may have; the text says why, without repeating the name."""
+
+    code = "username_refused"
+
+
+class ScopeRefused(FastauthError):
+    """A scope that RFC 6749 section 3.3 does not allow."""
+
+    code = "scope_refused"
+
+
+class PasswordRefused(FastauthError):
+    """A new password outside the accepted bounds."""
+
+    code = "password_refused"
+
+
+class PasswordHashRefused(FastauthError):
+    """A stored or imported password hash of an unknown kind or an absurd cost."""
+
+    code = "password_hash_refused"
+
+
+class MasterKeyRefused(FastauthError):
+    """The master key is unreadable, malformed, or not the one that wrapped the keys in the database."""
+
+    code = "master_key_refused"
+
+
+class SchemaRefused(FastauthError):
+    """The database has a schema that this version does not know."""
+
+    code = "schema_refused"

@@ -1,0 +1,71 @@
+"""The small interfaces through which the rules and the endpoints reach storage; one a capability.
+
+Every method may raise ``Unavailable``; a driver's own exception never leaves its backend.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from fastauth.domain.users import User
+
+
+class UserStore(Protocol):
+    """Accounts, found by canonical name or by subject."""
+
+    async def find_by_name(self, name: str) -> User | None: ...
+
+    async def list_users(self, after: str, limit: int) -> Sequence[User]:
+        """At most ``limit`` users in the order of their names, those behind the name ``after``."""
+        ...
+
+    async def count(self) -> int: ...
+
+    async def add(self, user: User, skeleton: str) -> None:
+        """Raises Conflict when the name, or one that looks like it, is taken."""
+        ...
+
+    async def add_missing(self, users: Sequence[tuple[User, str]]) -> Sequence[str]:
+        """Add (user, skeleton) pairs in one transaction; out: the names not added because one like it exists."""
+        ...
+
+    async def set_disabled(self, name: str, disabled: bool, now_s: int) -> None:
+        """Raises NotFound."""
+        ...
+
+    async def set_password_hash(self, name: str, password_hash: str, now_s: int) -> None:
+        """Raises NotFound."""
+        ...
+
+    async def replace_password_hash(self, sub: str, old: str, new: str, now_s: int) -> bool:
+        """Swap ``old`` for ``new``; False, with nothing changed, when the hash is no longer ``old``."""
+        ...
+
+    async def delete(self, name: str) -> None:
+        """Raises NotFound."""
+        ...
+
+    async def slowest_scheme(self) -> str | None:
+        """The dearest password scheme ever stored (``Scheme.identifier``), or None without users."""
+        ...
+
+
+class StoredKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A signing key at rest: the public half as JWK JSON, the private half wrapped under the master key."""
+
+    kid: str
+    alg: str
+    public_jwk: str
+    wrapped_private: bytes
+    created_at_s: int
+
+
+class KeyStore(Protocol):
+    """The key ring at rest, oldest key first."""
+
+    async def load_keys(self) -> Sequence[StoredKey]: ...
+
+    async def add_first_key(self, key: StoredKey) -> bool:
+        """Store ``key`` unless the ring has one already; out: whether it was stored."""
+        ...

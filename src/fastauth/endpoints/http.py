@@ -1,0 +1,50 @@
+"""A request and a response as the endpoints see them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import quote_from_bytes
+
+MAX_BODY_BYTES: Final = 64 * 1024
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+JSON: Final = (b"content-type", b"application/json")
+NO_STORE: Final = (b"cache-control", b"no-store")
+
+
+class Request(ABC):
+    """One HTTP request. Header names are lower case; no header of ``UNIQUE_HEADERS`` stands twice."""
+
+    __slots__ = ("headers", "method", "path")
+
+    def __init__(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> None:
+        self.method = method
+        self.path = path
+        self.headers = headers
+
+    @abstractmethod
+    async def read_body(self) -> bytes:
+        """The whole body. Raises the errors of ``endpoints/errors.py``: too large, too slow, broken off."""
+
+
+class Response:
+    """One HTTP answer; immutable once made, so that it can be made once and sent often."""
+
+    __slots__ = ("body", "headers", "status")
+
+    def __init__(self, status: int, headers: Headers, body: bytes) -> None:
+        self.status = status
+        # A 304 has no body of its own to measure (RFC 9110 section 8.6).
+        self.headers = headers if status == 304 else (*headers, (b"content-length", b"%d" % len(body)))
+        self.body = body
+
+
+def header_value(text: str) -> bytes:
+    """``text`` as a header field value: anything but visible ASCII and inner spaces is percent-encoded.
+
+    So a CR, an LF or another script never breaks the header (RFC 9110 section 5.5).
+    """
+    if text.isascii() and text.isprintable() and text == text.strip():
+        return text.encode()
+    return quote_from_bytes(text.encode("utf-8", "surrogatepass"), safe=" !#$&'()*+,/:;=?@[]~").strip().encode()

@@ -1,0 +1,69 @@
+"""The composition root: what depends on what, and the one list of routes."""
+
+import gc
+import os
+import secrets
+import time
+from collections.abc import Callable
+
+from fastauth.backends.passwords import HashPool, PasswordHasher, hash_threads
+from fastauth.endpoints.auth import LoginEndpoint
+from fastauth.endpoints.health import ReadyEndpoint, livez
+from fastauth.endpoints.jwks import JwksEndpoint
+from fastauth.endpoints.verify import VerifyEndpoint
+from fastauth.jose.issuer import Issuer
+from fastauth.server.asgi import AsgiApp, Route, Router
+from fastauth.server.bootstrap import Storage, load_key_ring, open_storage
+from fastauth.server.settings import Settings, load_settings
+from fastauth.server.telemetry import configure_logs, get_log
+from fastauth.verifier import Verifier
+
+
+class Service:
+    """A started server: its router, and what has to be closed when it ends."""
+
+    def __init__(self, router: Router, pool: HashPool, storage: Storage) -> None:
+        self.router = router
+        self._pool = pool
+        self._storage = storage
+
+    async def close(self) -> None:
+        """Finish hash jobs and writes, then close the database."""
+        self._pool.close()
+        self._storage.close()
+
+
+def create_app(settings: Settings | None = None) -> AsgiApp:
+    """fastauth as a plain ASGI application, to be served by any server or mounted in Starlette or FastAPI.
+
+    In: the settings, or None for those of the environment. Raises SettingsRefused; what fails later, at start-up,
+    fails the lifespan or, without one, the first request.
+    """
+    chosen = settings or load_settings(None, os.environ, {})
+    return AsgiApp(lambda: compose(chosen, is_draining=lambda: False))
+
+
+async def compose(settings: Settings, is_draining: Callable[[], bool]) -> Service:
+    """Wire one process. Raises what ``bootstrap`` raises."""
+    configure_logs()
+    storage = open_storage(settings)
+    try:
+        ring = await load_key_ring(settings, storage.keys)
+    except BaseException:
+        storage.close()
+        raise
+    pool = HashPool(hash_threads(settings.workers))
+    issuer = Issuer(ring.active, settings.issuer_url, settings.tokens, secrets.token_bytes)
+    verifier = Verifier.from_keys(ring.verifying, settings.issuer_url, settings.audience)
+    login = LoginEndpoint(storage.users, PasswordHasher(settings.passwords), pool, issuer, time.time, get_log())
+    router = Router(
+        [
+            Route("/auth", login, ("POST",), is_async=True),
+            Route("/verify", VerifyEndpoint(verifier), is_subtree=True),
+            Route("/.well-known/jwks.json", JwksEndpoint(ring), ("GET",)),
+            Route("/livez", livez, ("GET",)),
+            Route("/readyz", ReadyEndpoint(is_draining), ("GET",)),
+        ]
+    )
+    gc.freeze()  # what lives as long as the process is never looked through again
+    return Service(router, pool, storage)

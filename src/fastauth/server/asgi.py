@@ -1,0 +1,205 @@
+"""The ASGI shell: request and response, exact-match routing, and the limits every request meets first."""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, Final, Protocol
+
+from fastauth.domain.errors import FastauthError
+from fastauth.endpoints.errors import (
+    BadRequest,
+    BodyAborted,
+    BodyTimeout,
+    BodyTooLarge,
+    MethodNotAllowed,
+    PathNotFound,
+)
+from fastauth.endpoints.http import MAX_BODY_BYTES, Request, Response
+from fastauth.endpoints.problems import problem_response
+from fastauth.server.telemetry import get_log, where
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+BODY_TIMEOUT_S: Final = 2.0
+# A second one of these is an attack or a defect; two parties would each believe another (RFC 9110 section 5.3).
+UNIQUE_HEADERS: Final = (b"host", b"authorization", b"content-type", b"content-length", b"content-encoding")
+
+Handler = Callable[[Request], Response]
+AsyncHandler = Callable[[Request], Awaitable[Response]]
+
+
+class Route:
+    """One path. A handler that does no I/O is a plain function and is called without a coroutine.
+
+    ``methods`` empty means any; ``is_subtree`` takes the paths below as well.
+    """
+
+    __slots__ = ("handle", "is_async", "is_subtree", "methods", "path")
+
+    def __init__(
+        self,
+        path: str,
+        handle: Handler | AsyncHandler,
+        methods: tuple[str, ...] = (),
+        *,
+        is_async: bool = False,
+        is_subtree: bool = False,
+    ) -> None:
+        self.path = path
+        self.handle: Callable[[Request], Any] = handle
+        self.methods = (*methods, "HEAD") if "GET" in methods else methods
+        self.is_async = is_async
+        self.is_subtree = is_subtree
+
+
+class Router:
+    """Finds the route of a path: one dictionary look-up, then the few subtrees."""
+
+    def __init__(self, routes: list[Route]) -> None:
+        self._exact = {route.path: route for route in routes}
+        self._subtrees = [(route.path + "/", route) for route in routes if route.is_subtree]
+
+    def find(self, path: str, method: str) -> Route:
+        """Raises PathNotFound or MethodNotAllowed."""
+        route = self._exact.get(path)
+        if route is None:
+            route = next((below for prefix, below in self._subtrees if path.startswith(prefix)), None)
+            if route is None:
+                raise PathNotFound
+        if route.methods and method not in route.methods:
+            raise MethodNotAllowed(route.methods)
+        return route
+
+
+class Service(Protocol):
+    """What the shell serves: a router, and an end."""
+
+    router: Router
+
+    async def close(self) -> None: ...
+
+
+class AsgiRequest(Request):
+    """A request whose body comes from ASGI."""
+
+    __slots__ = ("_receive",)
+
+    def __init__(self, scope: Scope, path: str, receive: Receive) -> None:
+        """Raises BadRequest for a header that must be unique and is not, or for a missing Host."""
+        pairs = scope["headers"]
+        headers: Mapping[bytes, bytes] = dict(pairs)
+        if len(headers) != len(pairs):
+            _check_unique([pair[0] for pair in pairs])
+        # granian hands on a missing Host as an empty one (RFC 9112 section 3.2: 400)
+        if not headers.get(b"host") and scope["http_version"] == "1.1":
+            raise BadRequest("the request has no Host header")
+        super().__init__(scope["method"], path, headers)
+        self._receive = receive
+
+    async def read_body(self) -> bytes:
+        length = self.headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length[:20]) > MAX_BODY_BYTES:
+            raise BodyTooLarge
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                return await self._read_chunks()
+        except TimeoutError:
+            raise BodyTimeout from None
+
+    async def _read_chunks(self) -> bytes:
+        chunks = []
+        size = 0
+        while True:
+            message = await self._receive()
+            if message["type"] != "http.request":
+                raise BodyAborted
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > MAX_BODY_BYTES:
+                raise BodyTooLarge
+            chunks.append(chunk)
+            if not message.get("more_body", False):
+                return b"".join(chunks)
+
+
+def _check_unique(names: list[bytes]) -> None:
+    for name in UNIQUE_HEADERS:
+        if names.count(name) > 1:
+            raise BadRequest(f"the {name.decode().title()} header stands twice")
+
+
+class AsgiApp:
+    """The ASGI application. It starts with the lifespan event or, where a host sends none, with the first request."""
+
+    def __init__(self, start: Callable[[], Awaitable[Service]]) -> None:
+        self._start = start
+        self._starting = asyncio.Lock()
+        self._service: Service | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            service = self._service or await self._started()
+            await _serve_http(service.router, scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._serve_lifespan(receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+
+    async def _started(self) -> Service:
+        async with self._starting:
+            if self._service is None:
+                self._service = await self._start()
+            return self._service
+
+    async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                try:
+                    await self._started()
+                except FastauthError as error:
+                    await send({"type": "lifespan.startup.failed", "message": str(error)})
+                    return
+                await send({"type": "lifespan.startup.complete"})
+            elif message["type"] == "lifespan.shutdown":
+                if self._service is not None:
+                    await self._service.close()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+
+async def _serve_http(router: Router, scope: Scope, receive: Receive, send: Send) -> None:
+    path: str = scope["path"]
+    if root := scope.get("root_path"):  # mounted below another application
+        path = path.removeprefix(root)
+    try:
+        request = AsgiRequest(scope, path, receive)
+        route = router.find(path, request.method)
+        response: Response = route.handle(request) if not route.is_async else await route.handle(request)
+    except FastauthError as error:
+        response = _answer_error(error, path)
+    except Exception as error:  # noqa: BLE001 - the last line of defence: a generic 500, and the worker lives
+        response = _answer_defect(error, path)
+    await send(
+        {
+            "type": "http.response.start",
+            "status": response.status,
+            "headers": response.headers,
+        }
+    )
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else response.body})
+
+
+def _answer_error(error: FastauthError, path: str) -> Response:
+    response = problem_response(error)
+    if response.status != 500:
+        return response
+    return _answer_defect(error.__cause__ or error, path, error)
+
+
+def _answer_defect(error: BaseException, path: str, answered: FastauthError | None = None) -> Response:
+    request_id = secrets.token_hex(8)
+    get_log().error("request_failed", request_id=request_id, path=path, error=type(error).__name__, where=where(error))
+    return problem_response(answered or FastauthError(), request_id)

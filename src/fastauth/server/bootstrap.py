@@ -1,0 +1,168 @@
+"""The first start: data directory, master key, schema, first signing key, first user. Safe to repeat and to race."""
+
+import os
+import secrets
+import string
+import time
+from pathlib import Path
+from typing import Final
+
+from fastauth.backends.migrations import HEAD, sqlite_revision, upgrade_sqlite
+from fastauth.backends.passwords import PasswordHasher
+from fastauth.backends.sqlite.database import Database
+from fastauth.backends.sqlite.keys import SqliteKeyStore
+from fastauth.backends.sqlite.users import SqliteUserStore
+from fastauth.domain.errors import Conflict, FastauthError, MasterKeyRefused
+from fastauth.domain.ports import KeyStore, StoredKey, UserStore
+from fastauth.domain.users import User, skeleton
+from fastauth.jose.keyring import KeyRing
+from fastauth.jose.keys import SigningKey
+from fastauth.jose.wrapping import MASTER_KEY_BYTES, MasterKey
+from fastauth.server.settings import Settings
+
+FIRST_USER: Final = "admin"
+GENERATED_PASSWORD_LENGTH: Final = 24
+_ALPHABET: Final = string.ascii_letters + string.digits
+
+
+class StartRefused(FastauthError):
+    """The server cannot start; the text says why and what to do."""
+
+    code = "start_refused"
+
+
+class Storage:
+    """The opened database and the stores on it."""
+
+    def __init__(self, database: Database) -> None:
+        self.users: UserStore = SqliteUserStore(database)
+        self.keys: KeyStore = SqliteKeyStore(database)
+        self._database = database
+
+    def close(self) -> None:
+        """Finish the queued writes and close the file."""
+        self._database.close()
+
+
+def prepare_data_dir(settings: Settings) -> None:
+    """Make the data directory, for its owner alone. Raises StartRefused."""
+    path = settings.data_path
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartRefused(f"{path}: {error.strerror}; name another directory with --data-dir") from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise StartRefused(f"{path}: not writable; name another directory with --data-dir")
+
+
+def open_storage(settings: Settings) -> Storage:
+    """Open the database; an embedded one is brought to the newest schema first.
+
+    Raises Unavailable, SchemaRefused or StartRefused.
+    """
+    prepare_data_dir(settings)
+    path = settings.sqlite_path
+    os.umask(0o077)  # the database, its WAL and everything else made from here on is the owner's alone
+    if not path.parent.is_dir():
+        raise StartRefused(f"{path.parent}: no such directory for the database")
+    if sqlite_revision(path) != HEAD:
+        upgrade_sqlite(path)
+    return Storage(Database(path))
+
+
+async def load_key_ring(settings: Settings, keys: KeyStore) -> KeyRing:
+    """The key ring; on the first start a master key and a signing key are made.
+
+    Raises MasterKeyRefused, KeyRefused or Unavailable.
+    """
+    stored = await keys.load_keys()
+    master = load_master_key(settings, may_create=not stored)
+    if not stored:
+        await keys.add_first_key(wrap_key(SigningKey.generate(), master))
+        stored = await keys.load_keys()  # another worker may have been first
+    return KeyRing.unwrap(stored, master)
+
+
+def wrap_key(key: SigningKey, master: MasterKey) -> StoredKey:
+    """A signing key as it is stored."""
+    return StoredKey(
+        kid=key.kid,
+        alg=key.alg,
+        public_jwk=key.public_jwk_json(),
+        wrapped_private=master.wrap(key.to_der(), key.kid, secrets.token_bytes(12)),
+        created_at_s=int(time.time()),
+    )
+
+
+def load_master_key(settings: Settings, *, may_create: bool) -> MasterKey:
+    """The master key from the settings, else from ``master.key``, which is made if it may be.
+
+    Raises MasterKeyRefused.
+    """
+    if settings.master_key is not None:
+        return MasterKey.from_text(settings.master_key)
+    path = settings.data_path / "master.key"
+    if not path.exists():
+        if not may_create:
+            raise MasterKeyRefused(
+                f"{path} is missing, and the database holds signing keys that it wraps; restore it from a backup"
+            )
+        _create_secret_file(path, MasterKey(secrets.token_bytes(MASTER_KEY_BYTES)).to_text() + "\n")
+    try:
+        if path.stat().st_mode & 0o077:
+            raise MasterKeyRefused(f"{path} can be read by others; run: chmod 600 {path}")
+        return MasterKey.from_text(path.read_text())
+    except (OSError, UnicodeDecodeError):
+        raise MasterKeyRefused(f"{path} cannot be read") from None
+
+
+def _create_secret_file(path: Path, text: str) -> None:
+    """Write a file whole or not at all; if another process was first, its file stays."""
+    scratch = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            path.hardlink_to(scratch)
+        except FileExistsError:
+            return
+        directory = os.open(path.parent, os.O_RDONLY)
+        os.fsync(directory)
+        os.close(directory)
+    finally:
+        scratch.unlink()
+
+
+def generate_password() -> str:
+    """A password of letters and digits with 142 random bits."""
+    return "".join(secrets.choice(_ALPHABET) for _ in range(GENERATED_PASSWORD_LENGTH))
+
+
+def new_user(name: str, password_hash: str, scope: str | None = None, *, disabled: bool = False) -> User:
+    """A user that did not exist before, under a subject that nobody ever had."""
+    now_s = int(time.time())
+    return User(
+        sub=secrets.token_hex(16),
+        name=name,
+        password_hash=password_hash,
+        scope=scope,
+        disabled=disabled,
+        created_at_s=now_s,
+        updated_at_s=now_s,
+    )
+
+
+async def add_first_user(settings: Settings, users: UserStore) -> str | None:
+    """Make ``admin`` if there is no user at all; out: its password, None if there are users."""
+    if await users.list_users("", 1):
+        return None
+    password = generate_password()
+    user = new_user(FIRST_USER, PasswordHasher(settings.passwords).hash(password))
+    try:
+        await users.add(user, skeleton(FIRST_USER))
+    except Conflict:  # another server was faster
+        return None
+    return password

@@ -1,0 +1,348 @@
+"""Configuration: composes the settings of every module from ``fastauth.toml`` < environment < flags.
+
+Each section is a frozen Struct that stands beside the module it configures; this module reads, converts and reports
+every problem at once. The sections of features that are still to come stand here until their module exists.
+"""
+
+import difflib
+import ipaddress
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from fastauth.backends.passwords import PasswordSettings
+from fastauth.domain.errors import FastauthError, MasterKeyRefused, ScopeRefused
+from fastauth.domain.users import check_scope
+from fastauth.jose.issuer import TokenSettings
+from fastauth.jose.wrapping import MasterKey
+
+Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=4_096)]
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class TlsSettings(_Section, frozen=True, kw_only=True):
+    """``[tls]``: PEM files passed to granian."""
+
+    cert_file: Text | None = None
+    key_file: Text | None = None
+
+
+class LimitSettings(_Section, frozen=True, kw_only=True):
+    """``[limits]``: token buckets."""
+
+    login_per_ip: Text = "30/m burst 60"
+    login_per_user: Text = "10/m burst 10"
+    login_global: Text = "1000/s burst 1000"
+    token_per_client: Text = "100/s burst 200"
+    refresh_per_ip: Text = "60/m burst 120"
+    verify_per_ip: Text = "off"
+
+
+class ProxySettings(_Section, frozen=True, kw_only=True):
+    """``[proxy]``: whose forwarding header is believed, and which one."""
+
+    trusted: Text | None = None
+    header: Literal["x-forwarded-for", "forwarded"] = "x-forwarded-for"
+
+
+class IdentitySettings(_Section, frozen=True, kw_only=True):
+    """``[identity]``: who checks a password."""
+
+    chain: Text = "local"
+    http_url: Text | None = None
+    http_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=60)] = 2.0
+    http_claims: Text | None = None
+
+
+class MetricsSettings(_Section, frozen=True, kw_only=True):
+    """``[metrics]``: who may read them."""
+
+    allow: Text = "loopback"
+
+
+class RevocationSettings(_Section, frozen=True, kw_only=True):
+    """``[revocation]``: how stale this node may become."""
+
+    max_stale_s: Text = "off"
+
+
+class Settings(_Section, frozen=True, kw_only=True):
+    """Everything that can be configured; see ``docs/configuration.md`` for what each key means."""
+
+    issuer: Text | None = None
+    host: Text = "127.0.0.1"
+    port: Port = 8_000
+    workers: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+    data_dir: Text = "./var"
+    master_key: Text | None = None
+    database_url: Text | None = None
+    redis_url: Text | None = None
+    redis_prefix: Text = "fastauth"
+    drain_s: Annotated[float, msgspec.Meta(ge=0, le=3_600)] = 3.0
+    grace_s: Annotated[float, msgspec.Meta(ge=1, le=3_600)] = 30.0
+    allow_insecure: bool = False
+    tls: TlsSettings = TlsSettings()
+    tokens: TokenSettings = TokenSettings()
+    passwords: PasswordSettings = PasswordSettings()
+    limits: LimitSettings = LimitSettings()
+    proxy: ProxySettings = ProxySettings()
+    identity: IdentitySettings = IdentitySettings()
+    metrics: MetricsSettings = MetricsSettings()
+    revocation: RevocationSettings = RevocationSettings()
+
+    def __repr__(self) -> str:  # holds the master key and database passwords
+        return "Settings(...)"
+
+    @property
+    def issuer_url(self) -> str:
+        """The ``iss`` of every token; never taken from a request."""
+        return self.issuer or self.base_url
+
+    @property
+    def base_url(self) -> str:
+        """Where this server listens, as a client would write it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.tls.cert_file else 'http'}://{host}:{self.port}"
+
+    @property
+    def audience(self) -> str:
+        """The ``aud`` of every token, and the one that ``/verify`` wants."""
+        return self.tokens.audience or self.issuer_url
+
+    @property
+    def data_path(self) -> Path:
+        """The data directory, absolute."""
+        return Path(self.data_dir).expanduser().absolute()
+
+    @property
+    def sqlite_path(self) -> Path:
+        """The database file, absolute."""
+        if self.database_url is None:
+            return self.data_path / "fastauth.db"
+        return Path(self.database_url.removeprefix("sqlite:///")).absolute()
+
+
+class SettingsRefused(FastauthError):
+    """A configuration that cannot be used; ``problems`` holds every reason, a line each."""
+
+    code = "settings_refused"
+
+    def __init__(self, problems: list[str]) -> None:
+        more = f" (and {len(problems) - 1} more: fastauth check-config lists all)" if len(problems) > 1 else ""
+        super().__init__(problems[0] + more)
+        self.problems = problems
+
+
+# Each of these also has a twin whose name ends in _FILE (in TOML: _file) and names a file that holds it.
+SECRETS: Final = frozenset({"master_key", "database_url", "redis_url"})
+# A key of a feature that is still to come takes only its default and "off".
+NOT_BUILT: Final = frozenset(
+    {
+        "redis_url",
+        "redis_prefix",
+        "tokens.alg",
+        "tokens.refresh_idle_s",
+        "tokens.refresh_max_s",
+        "tokens.refresh_grace_s",
+        "limits.login_per_ip",
+        "limits.login_per_user",
+        "limits.login_global",
+        "limits.token_per_client",
+        "limits.refresh_per_ip",
+        "limits.verify_per_ip",
+        "proxy.trusted",
+        "proxy.header",
+        "identity.chain",
+        "identity.http_url",
+        "identity.http_timeout_s",
+        "identity.http_claims",
+        "metrics.allow",
+        "revocation.max_stale_s",
+    }
+)
+_PREFIX: Final = "FASTAUTH_"
+_NOT_SETTINGS: Final = frozenset({"FASTAUTH_CONFIG", "FASTAUTH_PURE_PYTHON", "FASTAUTH_CFLAGS"})
+# What Kubernetes sets in every pod beside a Service named "fastauth" is not meant for us.
+_SERVICE_LINK: Final = re.compile(r"FASTAUTH_(SERVICE_(HOST|PORT\w*)|PORT_\d+_\w+)")
+_MAX_SECRET_FILE: Final = 64 * 1024
+
+
+def load_settings(
+    config_file: Path | None, environment: Mapping[str, str], flags: Mapping[str, object | None]
+) -> Settings:
+    """The settings. In: a TOML file or None, the environment, and flags by dotted key (None: not given).
+
+    Raises SettingsRefused with every problem found.
+    """
+    problems: list[str] = []
+    values = _read_toml(config_file, problems)
+    values.update(_read_environment(environment, problems))
+    values.update({key: (value, f"--{key.replace('_', '-')}") for key, value in flags.items() if value is not None})
+    _read_secret_files(values, problems)
+    settings = _convert(values, problems)
+    problems.extend(_check(settings))
+    if problems:
+        raise SettingsRefused(problems)
+    return settings
+
+
+# A value and where it came from, by dotted key.
+_Values = dict[str, tuple[object, str]]
+
+
+def known_keys() -> Iterator[str]:
+    """Every dotted key."""
+    for field in msgspec.structs.fields(Settings):
+        if _is_section(field.type):
+            yield from (f"{field.name}.{inner.name}" for inner in msgspec.structs.fields(field.type))
+        else:
+            yield field.name
+
+
+def _is_section(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+
+
+def _read_toml(config_file: Path | None, problems: list[str]) -> _Values:
+    if config_file is None:
+        return {}
+    try:
+        document = tomllib.loads(config_file.read_text())
+    except OSError as error:
+        problems.append(f"{config_file}: {error.strerror or 'cannot be read'}")
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        problems.append(f"{config_file}: not valid TOML: {error}")
+        return {}
+    values: _Values = {}
+    for name, value in document.items():
+        if isinstance(value, dict):
+            values.update({f"{name}.{inner}": (item, f"{config_file}") for inner, item in value.items()})
+        else:
+            values[name] = (value, f"{config_file}")
+    return _drop_unknown(values, problems)
+
+
+def _read_environment(environment: Mapping[str, str], problems: list[str]) -> _Values:
+    values: _Values = {}
+    for variable, value in environment.items():
+        if not variable.startswith(_PREFIX) or variable in _NOT_SETTINGS or _SERVICE_LINK.fullmatch(variable):
+            continue
+        if variable == "FASTAUTH_PORT" and value.startswith("tcp://"):  # a service link too
+            continue
+        values[variable.removeprefix(_PREFIX).lower().replace("__", ".")] = (value, variable)
+    return _drop_unknown(values, problems)
+
+
+def _drop_unknown(values: _Values, problems: list[str]) -> _Values:
+    known = [*known_keys(), *(f"{key}_file" for key in SECRETS)]
+    for key in [key for key in values if key not in known]:
+        _, source = values.pop(key)
+        nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        hint = f"; the nearest known one is {_spell(nearest[0], source)}" if nearest else ""
+        name = source if source.startswith(_PREFIX) else f"{source}: {key}"
+        problems.append(f"{name}: no such setting{hint}")
+    return values
+
+
+def _spell(key: str, source: str) -> str:
+    return _PREFIX + key.upper().replace(".", "__") if source.startswith(_PREFIX) else key
+
+
+def _read_secret_files(values: _Values, problems: list[str]) -> None:
+    for key in sorted(SECRETS):
+        path, source = values.pop(f"{key}_file", (None, ""))
+        if path is None:
+            continue
+        if key in values:
+            problems.append(f"{source}: {key} is given twice, directly and as a file")
+            continue
+        try:
+            with Path(str(path)).open() as file:
+                values[key] = (file.read(_MAX_SECRET_FILE).strip(), source)
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not a text file"
+            problems.append(f"{source}: {path}: {reason}")
+
+
+def _convert(values: _Values, problems: list[str]) -> Settings:
+    sections: dict[str, Any] = {}
+    for field in msgspec.structs.fields(Settings):
+        if _is_section(field.type):
+            inner: dict[str, Any] = {}
+            for item in msgspec.structs.fields(field.type):
+                _convert_one(f"{field.name}.{item.name}", item, values, inner, problems)
+            sections[field.name] = field.type(**inner)
+        else:
+            _convert_one(field.name, field, values, sections, problems)
+    return Settings(**sections)
+
+
+def _convert_one(
+    key: str, field: msgspec.structs.FieldInfo, values: _Values, into: dict[str, Any], problems: list[str]
+) -> None:
+    if key not in values:
+        return
+    value, source = values[key]
+    if key in NOT_BUILT:  # whatever is accepted has no effect yet, so the default stays
+        if str(value) not in (str(field.default), "off"):
+            only = "off" if field.default is None else f"{field.default} or off"
+            problems.append(f"{source}: {key}: this version takes only {only}")
+        return
+    try:
+        # Text from the environment stands for numbers and booleans; TOML has types of its own.
+        into[field.name] = msgspec.convert(value, field.type, strict=not source.startswith((_PREFIX, "--")))
+    except msgspec.ValidationError as error:
+        reason = "not a valid value" if key in SECRETS else str(error)
+        problems.append(f"{source}: {key}: {reason}")
+
+
+def _check(settings: Settings) -> Iterator[str]:
+    """The rules that no single type can express."""
+    if settings.issuer is None and not is_loopback(settings.host):
+        yield "issuer: must be set (FASTAUTH_ISSUER) when the host is not loopback: it is the iss of every token"
+    if settings.issuer is not None:
+        yield from _check_issuer(settings.issuer)
+    if (settings.tls.cert_file is None) != (settings.tls.key_file is None):
+        yield "tls: cert_file and key_file go together"
+    for name in (settings.tls.cert_file, settings.tls.key_file):
+        if name is not None and not Path(name).is_file():
+            yield f"tls: {name}: no such file"
+    if settings.database_url is not None and not settings.database_url.startswith("sqlite:///"):
+        yield "database_url: this version takes only sqlite:///PATH"
+    if settings.passwords.profile == "cheapest-for-tests" and not settings.allow_insecure:
+        yield "passwords.profile: cheapest-for-tests protects nobody; it starts only with FASTAUTH_ALLOW_INSECURE=1"
+    if settings.master_key is not None:
+        try:
+            MasterKey.from_text(settings.master_key)
+        except MasterKeyRefused as error:
+            yield f"master_key: {error}"
+    try:
+        check_scope(settings.tokens.user_scope)
+    except ScopeRefused as error:
+        yield f"tokens.user_scope: {error}"
+
+
+def _check_issuer(issuer: str) -> Iterator[str]:
+    parts = urlsplit(issuer)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        yield "issuer: must be an http(s) URL without query and fragment (RFC 8414 section 2)"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server on ``host``."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,48 @@
+"""Logs: one JSON object a line on standard error, so that no value can forge a line of its own."""
+
+import sys
+import traceback
+from typing import Any
+
+import msgspec
+import structlog
+
+_encode = msgspec.json.Encoder(enc_hook=repr).encode
+
+
+def _render(_logger: object, _method: str, event: structlog.typing.EventDict) -> bytes:
+    # msgspec leaves U+2028, ESC's C1 cousins and the like readable; a terminal must not act on them.
+    text = _encode(event).decode()
+    if text.isascii() and text.isprintable():
+        return text.encode()
+    return "".join(char if char.isprintable() else _escape(char) for char in text).encode()
+
+
+def _escape(char: str) -> str:
+    units = char.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))
+
+
+def configure_logs() -> None:
+    """Send every event of this process to standard error."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+            _render,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger("info"),
+        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
+        cache_logger_on_first_use=True,
+    )
+
+
+def get_log() -> Any:
+    """A structlog logger."""
+    return structlog.get_logger()
+
+
+def where(error: BaseException) -> list[str]:
+    """The places an exception passed through, newest last, without its text: that may quote what it choked on."""
+    frames = traceback.extract_tb(error.__traceback__)[-12:]
+    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
