@@ -29,6 +29,7 @@ from fastauth.server.settings import Settings
 T = TypeVar("T")
 
 _PAGE = 1_000
+_WORDS = {None: "-", True: "yes", False: "no"}
 
 
 @click.group()
@@ -118,7 +119,7 @@ def show(config: Path | None, data_dir: str | None, name: str, as_json: bool) ->
         click.echo(_as_json(account))
         return
     for key, value in _public(account).items():
-        click.echo(f"{key + ':':<10} {value}")
+        click.echo(f"{key + ':':<10} {_WORDS.get(value, value)}")
 
 
 @user.command()

@@ -11,6 +11,13 @@ import msgspec
 from fastauth.domain.users import User
 
 
+class NotAdded(msgspec.Struct, frozen=True):
+    """Whom ``add_missing`` passed over: how many have an account, and the names that only look like another's."""
+
+    existing: int
+    lookalikes: Sequence[str]
+
+
 class UserStore(Protocol):
     """Accounts, found by canonical name or by subject."""
 
@@ -26,8 +33,8 @@ class UserStore(Protocol):
         """Raises Conflict when the name, or one that looks like it, is taken."""
         ...
 
-    async def add_missing(self, users: Sequence[tuple[User, str]]) -> Sequence[str]:
-        """Add (user, skeleton) pairs in one transaction; out: the names not added because one like it exists."""
+    async def add_missing(self, users: Sequence[tuple[User, str]]) -> NotAdded:
+        """Add (user, skeleton) pairs in one transaction, passing over those that exist or look like one that does."""
         ...
 
     async def set_disabled(self, name: str, disabled: bool, now_s: int) -> None:

@@ -296,7 +296,7 @@ def _convert_one(
     if key in NOT_BUILT:  # whatever is accepted has no effect yet, so the default stays
         if str(value) not in (str(field.default), "off"):
             only = "off" if field.default is None else f"{field.default} or off"
-            problems.append(f"{source}: {key}: this version takes only {only}")
+            problems.append(f"{source}: {key}: this version does not have the feature yet; leave it out, or say {only}")
         return
     try:
         # Text from the environment stands for numbers and booleans; TOML has types of its own.

@@ -7,10 +7,12 @@ from typing import Any
 from fastauth.backends.sqlite.database import Database
 from fastauth.domain.errors import Conflict, NotFound
 from fastauth.domain.password_schemes import parse_scheme
+from fastauth.domain.ports import NotAdded
 from fastauth.domain.users import User
 
 _COLUMNS = "sub, name, password_hash, scope, disabled, created_at, updated_at"
 _FIND_BY_NAME = f"SELECT {_COLUMNS} FROM users WHERE name = ?"  # noqa: S608 - constants only
+_EXISTS = "SELECT 1 FROM users WHERE name = ?"
 _LIST = f"SELECT {_COLUMNS} FROM users WHERE name > ? ORDER BY name LIMIT ?"  # noqa: S608 - constants only
 _INSERT = f"INSERT INTO users ({_COLUMNS}, skeleton) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants only
 _INSERT_MISSING = f"{_INSERT} ON CONFLICT DO NOTHING"
@@ -76,15 +78,19 @@ class SqliteUserStore:
         except Conflict:
             raise Conflict("a user of this name, or of one that looks like it, exists already") from None
 
-    async def add_missing(self, users: Sequence[tuple[User, str]]) -> Sequence[str]:
-        def insert(connection: sqlite3.Connection) -> list[str]:
-            taken = []
+    async def add_missing(self, users: Sequence[tuple[User, str]]) -> NotAdded:
+        def insert(connection: sqlite3.Connection) -> NotAdded:
+            schemes = {scheme.identifier: scheme for scheme in (parse_scheme(user.password_hash) for user, _ in users)}
+            connection.executemany(_INSERT_SCHEME, [(key, scheme.cost_ms) for key, scheme in schemes.items()])
+            existing, lookalikes = 0, []
             for user, skeleton in users:
-                if connection.execute(_INSERT_MISSING, _row(user, skeleton)).rowcount == 0:
-                    taken.append(user.name)
+                if connection.execute(_INSERT_MISSING, _row(user, skeleton)).rowcount == 1:
+                    continue
+                if connection.execute(_EXISTS, (user.name,)).fetchone():
+                    existing += 1
                 else:
-                    _note_scheme(connection, user.password_hash)
-            return taken
+                    lookalikes.append(user.name)
+            return NotAdded(existing, lookalikes)
 
         return await self._database.write(insert)
 
