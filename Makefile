@@ -38,5 +38,11 @@ check: $(VENV)/.dev  ## formatting, lint, strict types, Cython lint, stub check,
 	$(BIN)/python -m mypy.stubtest fastauth._core
 	$(BIN)/lint-imports
 
+bench: $(VENV)/.dev  ## micro benchmarks, compared with benchmarks/micro/record.json (RECORD=1 replaces it)
+	$(BIN)/python -m benchmarks.micro.compare $(if $(RECORD),--record)
+
+bench-load: $(VENV)/.dev  ## real servers under load; renders benchmarks/README.md
+	$(BIN)/python -m benchmarks.load.figures
+
 clean:
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks src/*.egg-info src/fastauth/_core*.so $(VENV)

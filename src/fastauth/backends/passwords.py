@@ -21,7 +21,7 @@ from argon2 import Type
 from argon2.exceptions import Argon2Error, InvalidHashError
 from argon2.low_level import hash_secret, verify_secret
 
-from fastauth.domain.errors import Overloaded
+from fastauth.domain.errors import Overloaded, Unavailable
 from fastauth.domain.password_schemes import MAX_SCRYPT_BYTES, Scheme, decoy_hash, parse_scheme
 
 T = TypeVar("T")
@@ -96,7 +96,7 @@ def _check_argon2(secret: bytes, password_hash: str) -> bool:
         return False
     except Argon2Error as error:
         if error.args and "memory" in str(error.args[0]).lower():
-            raise MemoryError from None
+            raise Unavailable("password hashing", "there is not enough memory") from None
         return False  # VerifyMismatchError
 
 

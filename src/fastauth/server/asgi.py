@@ -159,8 +159,10 @@ class AsgiApp:
             if message["type"] == "lifespan.startup":
                 try:
                     await self._started()
-                except FastauthError as error:
-                    await send({"type": "lifespan.startup.failed", "message": str(error)})
+                except Exception as error:  # noqa: BLE001 - whatever it is, the server must not go on without a start
+                    reason = str(error) if isinstance(error, FastauthError) else type(error).__name__
+                    get_log().error("start_failed", reason=reason, where=where(error))
+                    await send({"type": "lifespan.startup.failed", "message": reason})
                     return
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":

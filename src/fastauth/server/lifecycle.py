@@ -21,13 +21,14 @@ from typing import Any, Final
 
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
+from granian.log import LogLevels
 from granian.server.mp import MPServer
 
 from fastauth.server.app import compose
 from fastauth.server.asgi import AsgiApp
 from fastauth.server.bootstrap import StartRefused
 from fastauth.server.settings import Settings
-from fastauth.server.telemetry import configure_logs, get_log
+from fastauth.server.telemetry import GRANIAN_LOGS, configure_logs, get_log
 
 HEADER_BUFFER_BYTES: Final = 16_384
 # It also closes idle keep-alive connections, so it is longer than the idle timeout of common proxies' pools (FACTS).
@@ -125,7 +126,8 @@ class Server(MPServer):
                 max_buffer_size=HEADER_BUFFER_BYTES,
                 pipeline_flush=False,
             ),
-            log_enabled=False,
+            log_level=LogLevels.warning,
+            log_dictconfig=GRANIAN_LOGS,
             ssl_cert=Path(tls.cert_file) if tls.cert_file else None,
             ssl_key=Path(tls.key_file) if tls.key_file else None,
             respawn_failed_workers=True,

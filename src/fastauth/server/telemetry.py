@@ -1,8 +1,9 @@
 """Logs: one JSON object a line on standard error, so that no value can forge a line of its own."""
 
+import logging
 import sys
 import traceback
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -12,7 +13,7 @@ _encode = msgspec.json.Encoder(enc_hook=repr).encode
 
 def _render(_logger: object, _method: str, event: structlog.typing.EventDict) -> bytes:
     # msgspec leaves U+2028, ESC's C1 cousins and the like readable; a terminal must not act on them.
-    text = _encode(event).decode()
+    text = _encode({name: event.pop(name) for name in ("time", "level", "event")} | dict(event)).decode()
     if text.isascii() and text.isprintable():
         return text.encode()
     return "".join(char if char.isprintable() else _escape(char) for char in text).encode()
@@ -35,6 +36,23 @@ def configure_logs() -> None:
         logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
         cache_logger_on_first_use=True,
     )
+
+
+class GranianLog(logging.Handler):
+    """Takes what granian itself has to say into the same stream, a warning at least."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line; a logging handler must not raise."""
+        try:
+            get_log().warning("granian", level_name=record.levelname, message=record.getMessage())
+        except Exception:  # noqa: BLE001 - as logging.Handler.emit demands
+            self.handleError(record)
+
+
+GRANIAN_LOGS: Final[dict[str, Any]] = {
+    "handlers": {"fastauth": {"class": f"{__name__}.GranianLog"}},
+    "loggers": {"_granian": {"handlers": ["fastauth"], "level": "WARNING", "propagate": False}},
+}
 
 
 def get_log() -> Any:
