@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py src/fastauth/_core.pyx
 
-.PHONY: run setup test test-full check bench bench-load asan clean
+.PHONY: run setup test test-full asan check bench bench-load clean
 
 run: setup  ## serve on http://127.0.0.1:8000 (PORT=8001 DATA_DIR=/x change that)
 	@exec $(BIN)/fastauth serve $(if $(PORT),--port "$(PORT)") $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
@@ -22,12 +22,21 @@ $(VENV)/.dev: $(VENV)/.setup
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[redis,test,dev]'
 	@touch $@
 
-test: $(VENV)/.dev  ## the whole suite, real servers included
+test: $(VENV)/.dev  ## the whole suite, real servers included, then its units and the main job on the pure twin
+	@tests/servers.sh
 	$(BIN)/python -m pytest tests
+	FASTAUTH_PURE_PYTHON=1 $(BIN)/python -m pytest -q tests --ignore tests/integration tests/integration/test_login_and_verify.py
 
-test-full: $(VENV)/.dev  ## the same at full counts, with a dated record under benchmarks/results
-	FASTAUTH_TEST_FULL=1 $(BIN)/python -m pytest tests --timeout 1800
-	$(MAKE) asan
+test-full: $(VENV)/.dev asan  ## the same at full counts; writes a dated record under benchmarks/results
+	@tests/servers.sh
+	FASTAUTH_TEST_FULL=1 $(BIN)/python -m pytest -p tests.record tests --timeout 1800
+
+asan: $(VENV)/.dev  ## the core's tests under AddressSanitizer
+	rm -rf build/asan && mkdir -p build/asan && cp -r src/fastauth build/asan/ && rm -f build/asan/fastauth/_core*.so
+	FASTAUTH_CFLAGS="-O1 -g -fsanitize=address -fno-omit-frame-pointer" \
+		$(BIN)/python setup.py -q build_ext --build-lib build/asan --build-temp build/asan-objects --force
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so)" ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc PYTHONPATH=build/asan \
+		$(BIN)/python -m pytest -q tests/twins --timeout 900
 
 check: export PATH := $(CURDIR)/$(BIN):$(PATH)
 check: $(VENV)/.dev  ## formatting, lint, strict types, Cython lint, stub check, import layers

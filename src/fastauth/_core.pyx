@@ -7,13 +7,10 @@ they touch no Python object; the ``def`` shells check types and bounds.  Each
 function means exactly what its readable twin in ``_core_py.py`` says, and
 ``tests/twins`` holds the two together.
 """
-from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t
 from libc.string cimport memcmp
 
 IMPLEMENTATION = "cython"
-
-cdef int64_t INT64_LOW = -0x8000000000000000
-cdef int64_t INT64_HIGH = 0x7FFFFFFFFFFFFFFF
 
 
 cdef inline int64_t as_int64(object value, str name) except? -1:
@@ -97,15 +94,15 @@ TIMES_ISSUED_IN_FUTURE = 3
 
 cdef inline int64_t add_saturating(int64_t a, int64_t b) noexcept nogil:
     # b >= 0 here
-    if a > INT64_HIGH - b:
-        return INT64_HIGH
+    if a > INT64_MAX - b:
+        return INT64_MAX
     return a + b
 
 
 cdef inline int64_t subtract_saturating(int64_t a, int64_t b) noexcept nogil:
     # b >= 0 here
-    if a < INT64_LOW + b:
-        return INT64_LOW
+    if a < INT64_MIN + b:
+        return INT64_MIN
     return a - b
 
 
@@ -130,8 +127,8 @@ def check_times(now_s, exp_s, nbf_s, iat_s, leeway_s, skew_s):
     cdef int64_t now = as_int64(now_s, "now_s")
     cdef int64_t exp = as_int64(exp_s, "exp_s")
     # An absent time is one that never lies in the future.
-    cdef int64_t nbf = INT64_LOW if nbf_s is None else as_int64(nbf_s, "nbf_s")
-    cdef int64_t iat = INT64_LOW if iat_s is None else as_int64(iat_s, "iat_s")
+    cdef int64_t nbf = INT64_MIN if nbf_s is None else as_int64(nbf_s, "nbf_s")
+    cdef int64_t iat = INT64_MIN if iat_s is None else as_int64(iat_s, "iat_s")
     cdef int64_t leeway = as_int64(leeway_s, "leeway_s")
     cdef int64_t skew = as_int64(skew_s, "skew_s")
     cdef int code

@@ -1,0 +1,14 @@
+#!/bin/sh
+# The real servers and tools that the suite runs: installed where they are missing and may be, else named in one line.
+set -eu
+missing=""
+for pair in nginx:nginx-light haproxy:haproxy openssl:openssl curl:curl; do
+    PATH="$PATH:/usr/sbin" command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
+done
+[ -n "$missing" ] || exit 0
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+    export DEBIAN_FRONTEND=noninteractive
+    # shellcheck disable=SC2086
+    { apt-get update -qq && apt-get install -y -qq --no-install-recommends $missing; } >/dev/null 2>&1 && exit 0
+fi
+echo "fastauth: the tests need$missing; install them with the system's package manager" >&2
