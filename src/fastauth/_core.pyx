@@ -373,6 +373,11 @@ def scan_json(data, max_depth=MAX_JSON_DEPTH, max_members=MAX_JSON_MEMBERS):
         raise ValueError("max_depth is out of range")
     if not 1 <= members <= MEMBERS:
         raise ValueError("max_members is out of range")
+    if not (<bytes>data).isascii():
+        try:
+            (<bytes>data).decode("utf-8")
+        except UnicodeDecodeError:
+            return JSON_MALFORMED
     start = <const uint8_t *>(<bytes>data)
     size = len(<bytes>data)
     with nogil:

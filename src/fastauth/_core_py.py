@@ -154,15 +154,16 @@ def scan_json(data: bytes, max_depth: int = MAX_JSON_DEPTH, max_members: int = M
 
     msgspec keeps the last of two equal names; RFC 7493 section 2.3 forbids them and RFC 8725 section 2.4
     is why: two parsers that choose differently disagree about who logged in. Names are compared with
-    their escapes resolved, so ``"a"`` equals ``"\u0061"``. The scan looks only at strings, brackets
-    and commas; whether the rest is JSON is the decoder's word.
+    their escapes resolved, so ``"a"`` equals ``"\u0061"``. The whole document must be UTF-8 (RFC 8259 section 8.1):
+    the decoder does not look into members that it skips. The scan looks only at strings, brackets and commas; whether
+    the rest is JSON is the decoder's word.
 
     In: ``data`` the document; ``max_depth`` open containers at once (1 to ``MAX_JSON_DEPTH``);
     ``max_members`` names in the whole document (1 to ``MAX_JSON_MEMBERS``), which also bounds the
     comparisons.
 
-    Out: ``JSON_OK``, or the first of ``JSON_DUPLICATE``, ``JSON_TOO_DEEP``, ``JSON_TOO_MANY``, ``JSON_MALFORMED``
-    met from left to right.
+    Out: ``JSON_MALFORMED`` for anything but UTF-8, else ``JSON_OK`` or the first of ``JSON_DUPLICATE``,
+    ``JSON_TOO_DEEP``, ``JSON_TOO_MANY``, ``JSON_MALFORMED`` met from left to right.
 
     Raises TypeError for anything but bytes and ints, ValueError for a limit out of range.
     """
@@ -175,6 +176,10 @@ def scan_json(data: bytes, max_depth: int = MAX_JSON_DEPTH, max_members: int = M
     if not 1 <= max_members <= MAX_JSON_MEMBERS:
         raise ValueError("max_members is out of range")
 
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return JSON_MALFORMED
     closers: list[str] = []  # what closes each open container
     names: list[set[bytes]] = []  # the names seen in each open container
     total = 0

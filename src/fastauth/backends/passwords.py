@@ -22,7 +22,7 @@ from argon2.exceptions import Argon2Error, InvalidHashError
 from argon2.low_level import hash_secret, verify_secret
 
 from fastauth.domain.errors import Overloaded, Unavailable
-from fastauth.domain.password_schemes import MAX_SCRYPT_BYTES, Scheme, decoy_hash, parse_scheme
+from fastauth.domain.password_schemes import MAX_SCRYPT_BYTES, decoy_hash, parse_scheme
 
 T = TypeVar("T")
 
@@ -54,6 +54,8 @@ PROFILES: Final[dict[ProfileName, Profile]] = {
     "cheapest-for-tests": Profile(8, 1, 1),
 }
 
+_AS_GOOD_AS: Final = 0.5  # of a decoy's cost, from where on the account's own hash stands for it
+_MOST_DECOYS: Final = 64
 _SALT_BYTES: Final = 16
 _DIGEST_BYTES: Final = 32
 _BCRYPT_BYTES: Final = 72  # bcrypt never saw more; an imported hash verifies as bcrypt did
@@ -153,8 +155,7 @@ class PasswordHasher:
 
     def __init__(self, settings: PasswordSettings) -> None:
         self.profile = PROFILES[settings.profile]
-        self.scheme: Scheme = parse_scheme(decoy_hash(self.profile.identifier, bytes(53)))
-        self._decoys: dict[str, str] = {}
+        self._decoys: dict[str, tuple[str, float]] = {}
 
     def hash(self, password: str) -> str:
         """As ``hash_password``, under this hasher's profile."""
@@ -168,14 +169,28 @@ class PasswordHasher:
         """Whether a stored hash was made under other parameters than today's."""
         return not password_hash.startswith(self.profile.identifier + "$")
 
-    def decoy(self, slowest_scheme: str | None) -> str:
-        """A hash nobody's password matches, as slow to check as the slowest that a known name could have.
+    def decoys(self, slowest_scheme: str | None, stored_hash: str | None) -> list[str]:
+        """Hashes that nobody's password matches, to be checked before a refusal so that its time tells nothing.
 
-        In: the identifier of the slowest stored scheme, None for a database without users.
+        A refusal costs one check under today's profile and one under the slowest stored scheme, where they differ;
+        what the account's own hash has cost already is left out. In: the identifier of the slowest stored scheme
+        (None: there are no users) and the hash that was checked (None: there is no such user).
         """
-        identifier = slowest_scheme or self.profile.identifier
-        if identifier not in self._decoys:  # a handful of schemes at most
-            self._decoys[identifier] = decoy_hash(identifier, secrets.token_bytes(53))
+        wanted = dict.fromkeys((self.profile.identifier, slowest_scheme or self.profile.identifier))
+        costs = {identifier: self._decoy(identifier)[1] for identifier in wanted}
+        if stored_hash is not None:
+            paid_ms = parse_scheme(stored_hash).cost_ms
+            nearest = min(costs, key=lambda identifier: abs(costs[identifier] - paid_ms))
+            if paid_ms > _AS_GOOD_AS * costs[nearest]:  # a much cheaper hash has paid for nothing
+                del costs[nearest]
+        return [self._decoy(identifier)[0] for identifier in costs]
+
+    def _decoy(self, identifier: str) -> tuple[str, float]:
+        if identifier not in self._decoys:
+            if len(self._decoys) >= _MOST_DECOYS:  # some libraries vary their rounds from user to user
+                self._decoys.clear()
+            decoy = decoy_hash(identifier, secrets.token_bytes(53))
+            self._decoys[identifier] = (decoy, parse_scheme(decoy).cost_ms)
         return self._decoys[identifier]
 
 

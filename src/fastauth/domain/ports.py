@@ -54,7 +54,7 @@ class UserStore(Protocol):
         ...
 
     async def slowest_scheme(self) -> str | None:
-        """The dearest password scheme ever stored (``Scheme.identifier``), or None without users."""
+        """The dearest password scheme that any user has (``Scheme.identifier``), or None without users."""
         ...
 
 

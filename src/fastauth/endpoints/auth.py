@@ -39,7 +39,7 @@ class Hasher(Protocol):
     def check(self, password: str, password_hash: str) -> bool: ...
     def hash(self, password: str) -> str: ...
     def needs_rehash(self, password_hash: str) -> bool: ...
-    def decoy(self, slowest_scheme: str | None) -> str: ...
+    def decoys(self, slowest_scheme: str | None, stored_hash: str | None) -> list[str]: ...
 
 
 class Pool(Protocol):
@@ -101,8 +101,8 @@ class LoginEndpoint:
         if not credentials.password:  # refused before any source is asked: to LDAP it would be an anonymous bind
             raise InvalidCredentials
         user = await self._find(credentials.username)
-        stored_hash = self._hasher.decoy(await self._users.slowest_scheme()) if user is None else user.password_hash
-        outcome = await self._pool.run(lambda: self._check_and_sign(credentials.password, user, stored_hash))
+        slowest = await self._users.slowest_scheme()
+        outcome = await self._pool.run(lambda: self._check_and_sign(credentials.password, user, slowest))
         if user is None or outcome.token is None:
             raise InvalidCredentials
         if outcome.new_hash is not None:
@@ -117,16 +117,19 @@ class LoginEndpoint:
             return None
         return await self._users.find_by_name(name)
 
-    def _check_and_sign(self, password: str, user: User | None, stored_hash: str) -> _Outcome:
+    def _check_and_sign(self, password: str, user: User | None, slowest_scheme: str | None) -> _Outcome:
         """In a hash thread: both the hash and the signature release the GIL, so they share one hand-over."""
-        is_right = self._hasher.check(password, stored_hash)
+        stored_hash = None if user is None else user.password_hash
+        is_right = stored_hash is not None and self._hasher.check(password, stored_hash)
         if not is_right or user is None or user.disabled:
+            for decoy in self._hasher.decoys(slowest_scheme, stored_hash):  # every refusal does the same work
+                self._hasher.check(password, decoy)
             return _Outcome()
         try:
             token = self._issuer.issue_user_token(user, int(self._clock()))
         except Exception as error:
             raise IssueFailed(f"no token could be made: {type(error).__name__}") from error
-        needs_rehash = self._hasher.needs_rehash(stored_hash)
+        needs_rehash = self._hasher.needs_rehash(user.password_hash)
         return _Outcome(token, self._hasher.hash(password) if needs_rehash else None)
 
     def _store_rehashed(self, user: User, new_hash: str) -> None:
@@ -144,12 +147,13 @@ class LoginEndpoint:
 
 def check_json_content_type(request: Request) -> None:
     """Raises UnsupportedMediaType unless the body is plain JSON in UTF-8 (RFC 8259 section 8.1)."""
-    media_type, _, parameters = request.headers.get(b"content-type", b"").partition(b";")
-    if media_type.strip().lower() != b"application/json":
+    media_type, *parameters = request.headers.get(b"content-type", b"").lower().split(b";")
+    if media_type.strip() != b"application/json":
         raise UnsupportedMediaType("send the body as Content-Type: application/json")
-    charset = parameters.strip().lower().replace(b'"', b"")
-    if charset.startswith(b"charset=") and charset != b"charset=utf-8":
-        raise UnsupportedMediaType("JSON is UTF-8; no other charset is taken")
+    for parameter in parameters:
+        name, _, value = parameter.partition(b"=")
+        if name.strip() == b"charset" and value.strip(b' \t"') != b"utf-8":
+            raise UnsupportedMediaType("JSON is UTF-8; no other charset is taken")
     if request.headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise UnsupportedMediaType("an encoded body is not taken")
 

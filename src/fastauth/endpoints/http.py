@@ -41,10 +41,13 @@ class Response:
 
 
 def header_value(text: str) -> bytes:
-    """``text`` as a header field value: anything but visible ASCII and inner spaces is percent-encoded.
+    """``text`` as a header field value: anything but visible ASCII and inner spaces is percent-encoded, ``%`` too.
 
-    So a CR, an LF or another script never breaks the header (RFC 9110 section 5.5).
+    So a CR, an LF or another script never breaks the header (RFC 9110 section 5.5), and two texts never look the same.
     """
-    if text.isascii() and text.isprintable() and text == text.strip():
+    if text.isascii() and text.isprintable() and "%" not in text and text == text.strip():
         return text.encode()
-    return quote_from_bytes(text.encode("utf-8", "surrogatepass"), safe=" !#$&'()*+,/:;=?@[]~").strip().encode()
+    inner = text.strip(" ")
+    encoded = quote_from_bytes(inner.encode("utf-8", "surrogatepass"), safe=" !\"#$&'()*+,/:;<=>?@[\\]^`{|}~")
+    lead, trail = len(text) - len(text.lstrip(" ")), len(text) - len(text.rstrip(" "))
+    return ("%20" * lead + encoded + "%20" * (trail if inner else 0)).encode()

@@ -28,7 +28,7 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 PROBLEMS: Final[dict[str, Problem]] = {
-    "bad_request": Problem(400, None),
+    "bad_request": Problem(400, None, (_CLOSE,)),
     "malformed_body": Problem(400, None),
     "body_aborted": Problem(400, "The request body broke off; nothing was done.", (_CLOSE,)),
     "invalid_credentials": Problem(401, "The user name or the password is wrong.", (_BEARER,)),

@@ -32,6 +32,7 @@ class _Payload(msgspec.Struct):
 
 
 _decode_payload = msgspec.json.Decoder(_Payload).decode
+_decode_members = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class Claims(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,10 +56,10 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
 
     def __getitem__(self, name: str) -> Any:
         """The value of any claim. Raises KeyError."""
-        return msgspec.json.decode(self.payload, type=dict[str, Any])[name]
+        return _decode_members(self.payload)[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in msgspec.json.decode(self.payload, type=dict[str, msgspec.Raw])
+        return name in _decode_members(self.payload)
 
 
 _TIME_REFUSALS: Final[dict[int, TokenCode]] = {
@@ -113,6 +114,7 @@ def _decode(payload: bytes) -> _Payload:
     if decode_json_object(payload, _PAYLOAD_DEPTH) is None:
         raise TokenRefused("malformed")
     try:
+        _decode_members(payload)  # the typed decoder passes over members that it does not know
         return _decode_payload(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise TokenRefused("malformed") from None

@@ -52,9 +52,14 @@ def load_rsa_public_jwk(jwk: Mapping[str, Any]) -> RSAPublicKey:
         raise KeyRefused("the key has no usable modulus and exponent") from None
     if not isinstance(key, RSAPublicKey):
         raise KeyRefused("the key is not a public key")
+    check_rsa_key(key)
+    return key
+
+
+def check_rsa_key(key: RSAPublicKey) -> None:
+    """Raises KeyRefused for an RSA key that is too short, too long, or has a weak exponent."""
     if not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
         raise KeyRefused(f"an RSA key has {MIN_RSA_BITS} to {MAX_RSA_BITS} bits")
     exponent = key.public_numbers().e
     if exponent < 65537 or exponent % 2 == 0:
         raise KeyRefused("the exponent is even or below 65537")
-    return key

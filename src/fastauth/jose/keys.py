@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_private_key,
 )
 
-from fastauth.jose.jwk import MAX_KID_LENGTH, load_rsa_public_jwk, rsa_public_jwk
+from fastauth.jose.jwk import MAX_KID_LENGTH, check_rsa_key, load_rsa_public_jwk, rsa_public_jwk
 from fastauth.jose.refusals import KeyRefused
 
 RS256: Final = "RS256"
@@ -76,10 +76,11 @@ class SigningKey:
         """A key from PKCS #8 that this class wrote. Raises KeyRefused for anything else."""
         try:
             key = load_der_private_key(der, password=None)
-        except ValueError:
+        except (ValueError, TypeError, UnsupportedAlgorithm):
             raise KeyRefused("the stored private key is unreadable") from None
         if not isinstance(key, rsa.RSAPrivateKey):
             raise KeyRefused("the stored private key is not an RSA key")
+        check_rsa_key(key.public_key())
         return cls(key)
 
     def to_der(self) -> bytes:

@@ -5,7 +5,6 @@ a wrapped key cannot be moved to another row.
 """
 
 import base64
-import binascii
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -36,7 +35,7 @@ class MasterKey:
         plain = text.strip().rstrip("=").replace("-", "+").replace("_", "/")
         try:
             return cls(base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True))
-        except binascii.Error:
+        except ValueError:  # binascii.Error is one, and so is the complaint about a character beyond ASCII
             raise MasterKeyRefused(f"the master key must be {MASTER_KEY_BYTES} bytes in base64") from None
 
     def to_text(self) -> str:

@@ -2,10 +2,11 @@
 
 import asyncio
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final, Protocol
 
-from fastauth.domain.errors import FastauthError
+from fastauth.domain.errors import FastauthError, Unavailable
 from fastauth.endpoints.errors import (
     BadRequest,
     BodyAborted,
@@ -23,8 +24,16 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 BODY_TIMEOUT_S: Final = 2.0
+UNAVAILABLE_LOG_S: Final = 1.0
 # A second one of these is an attack or a defect; two parties would each believe another (RFC 9110 section 5.3).
-UNIQUE_HEADERS: Final = (b"host", b"authorization", b"content-type", b"content-length", b"content-encoding")
+UNIQUE_HEADERS: Final = (
+    b"host",
+    b"authorization",
+    b"content-type",
+    b"content-length",
+    b"content-encoding",
+    b"transfer-encoding",
+)
 
 Handler = Callable[[Request], Response]
 AsyncHandler = Callable[[Request], Awaitable[Response]]
@@ -95,6 +104,9 @@ class AsgiRequest(Request):
         # granian hands on a missing Host as an empty one (RFC 9112 section 3.2: 400)
         if not headers.get(b"host") and scope["http_version"] == "1.1":
             raise BadRequest("the request has no Host header")
+        # hyper takes off one "chunked" and would leave any other coding in the body (RFC 9112 section 6.1)
+        if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
+            raise BadRequest("the only transfer coding is chunked, once")
         super().__init__(scope["method"], path, headers)
         self._receive = receive
 
@@ -135,13 +147,14 @@ class AsgiApp:
 
     def __init__(self, start: Callable[[], Awaitable[Service]]) -> None:
         self._start = start
+        self._errors = ErrorAnswers()
         self._starting = asyncio.Lock()
         self._service: Service | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             service = self._service or await self._started()
-            await _serve_http(service.router, scope, receive, send)
+            await _serve_http(service.router, self._errors, scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._serve_lifespan(receive, send)
         elif scope["type"] == "websocket":
@@ -172,7 +185,7 @@ class AsgiApp:
                 return
 
 
-async def _serve_http(router: Router, scope: Scope, receive: Receive, send: Send) -> None:
+async def _serve_http(router: Router, errors: "ErrorAnswers", scope: Scope, receive: Receive, send: Send) -> None:
     path: str = scope["path"]
     if root := scope.get("root_path"):  # mounted below another application
         path = path.removeprefix(root)
@@ -181,9 +194,9 @@ async def _serve_http(router: Router, scope: Scope, receive: Receive, send: Send
         route = router.find(path, request.method)
         response: Response = route.handle(request) if not route.is_async else await route.handle(request)
     except FastauthError as error:
-        response = _answer_error(error, path)
+        response = errors.answer(error, path)
     except Exception as error:  # noqa: BLE001 - the last line of defence: a generic 500, and the worker lives
-        response = _answer_defect(error, path)
+        response = errors.answer_defect(error, path)
     await send(
         {
             "type": "http.response.start",
@@ -194,14 +207,31 @@ async def _serve_http(router: Router, scope: Scope, receive: Receive, send: Send
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else response.body})
 
 
-def _answer_error(error: FastauthError, path: str) -> Response:
-    response = problem_response(error)
-    if response.status != 500:
-        return response
-    return _answer_defect(error.__cause__ or error, path, error)
+class ErrorAnswers:
+    """What an exception is answered with, and which of them leave a line in the log."""
 
+    def __init__(self) -> None:
+        self._told: dict[str, float] = {}
 
-def _answer_defect(error: BaseException, path: str, answered: FastauthError | None = None) -> Response:
-    request_id = secrets.token_hex(8)
-    get_log().error("request_failed", request_id=request_id, path=path, error=type(error).__name__, where=where(error))
-    return problem_response(answered or FastauthError(), request_id)
+    def answer(self, error: FastauthError, path: str) -> Response:
+        """An error that fastauth raised on purpose."""
+        if isinstance(error, Unavailable):
+            self._tell_unavailable(error)
+        response = problem_response(error)
+        if response.status != 500:
+            return response
+        return self.answer_defect(error.__cause__ or error, path, error)
+
+    def answer_defect(self, error: BaseException, path: str, answered: FastauthError | None = None) -> Response:
+        """An error that nobody expected: the answer has an id that finds it in the log, and nothing else."""
+        request_id = secrets.token_hex(8)
+        get_log().error(
+            "request_failed", request_id=request_id, path=path, error=type(error).__name__, where=where(error)
+        )
+        return problem_response(answered or FastauthError(), request_id)
+
+    def _tell_unavailable(self, error: Unavailable) -> None:
+        now = time.monotonic()  # a line a second says as much as a thousand
+        if now - self._told.get(error.dependency, -UNAVAILABLE_LOG_S) >= UNAVAILABLE_LOG_S:
+            self._told[error.dependency] = now
+            get_log().error("unavailable", dependency=error.dependency, reason=str(error))

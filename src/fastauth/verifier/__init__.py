@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from fastauth.jose.claims import Claims, check_access_claims
-from fastauth.jose.jws import JwsVerifier
+from fastauth.jose.jws import MAX_TOKEN_BYTES, JwsVerifier
 from fastauth.jose.keys import VerifyingKey
 from fastauth.jose.refusals import KeyRefused, TokenRefused
 
@@ -28,7 +28,7 @@ class Verifier:
         ``leeway_s`` seconds (0 to 60) that a token outlives its ``exp``; ``clock`` seconds since 1970 UTC.
 
         Keys that cannot verify these tokens are skipped. Raises KeyRefused when none is left or a ``kid`` stands
-        twice, ValueError for a leeway out of range.
+        twice, TypeError or ValueError for a leeway that is not whole or out of range.
         """
         self._configure(load_jwks(keys), issuer, audience, leeway_s, clock)
 
@@ -53,6 +53,8 @@ class Verifier:
         leeway_s: int,
         clock: Callable[[], float],
     ) -> None:
+        if type(leeway_s) is not int:
+            raise TypeError("leeway_s must be whole seconds")
         if not 0 <= leeway_s <= MAX_LEEWAY_S:
             raise ValueError(f"leeway_s must be 0 to {MAX_LEEWAY_S}")
         self._jws = JwsVerifier(keys)
@@ -64,6 +66,8 @@ class Verifier:
     def verify(self, token: str | bytes) -> Claims:
         """The claims of a valid access token. Raises TokenRefused; its ``code`` says why."""
         if isinstance(token, str):
+            if len(token) > MAX_TOKEN_BYTES:  # before it is copied
+                raise TokenRefused("too_large")
             if not token.isascii():
                 raise TokenRefused("malformed")
             token = token.encode()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastauth.backends.sqlite.database import Database
-from fastauth.domain.errors import Conflict, NotFound
+from fastauth.domain.errors import Conflict, NotFound, PasswordHashRefused
 from fastauth.domain.password_schemes import parse_scheme
 from fastauth.domain.ports import NotAdded
 from fastauth.domain.users import User
@@ -14,10 +14,13 @@ _COLUMNS = "sub, name, password_hash, scope, disabled, created_at, updated_at"
 _FIND_BY_NAME = f"SELECT {_COLUMNS} FROM users WHERE name = ?"  # noqa: S608 - constants only
 _EXISTS = "SELECT 1 FROM users WHERE name = ?"
 _LIST = f"SELECT {_COLUMNS} FROM users WHERE name > ? ORDER BY name LIMIT ?"  # noqa: S608 - constants only
-_INSERT = f"INSERT INTO users ({_COLUMNS}, skeleton) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants only
+_INSERT = f"INSERT INTO users ({_COLUMNS}, skeleton, hash_cost_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants only
 _INSERT_MISSING = f"{_INSERT} ON CONFLICT DO NOTHING"
-_INSERT_SCHEME = "INSERT INTO password_schemes (identifier, cost_ms) VALUES (?, ?) ON CONFLICT DO NOTHING"
-_SLOWEST_SCHEME = "SELECT identifier FROM password_schemes ORDER BY cost_ms DESC LIMIT 1"
+_SET_HASH = "UPDATE users SET password_hash = ?, hash_cost_us = ?, updated_at = ? WHERE name = ?"
+_REPLACE_HASH = (
+    "UPDATE users SET password_hash = ?, hash_cost_us = ?, updated_at = ? WHERE sub = ? AND password_hash = ?"
+)
+_SLOWEST = "SELECT password_hash FROM users ORDER BY hash_cost_us DESC LIMIT 1"
 
 
 def _user(row: tuple[Any, ...]) -> User:
@@ -43,12 +46,12 @@ def _row(user: User, skeleton: str) -> tuple[object, ...]:
         user.created_at_s,
         user.updated_at_s,
         skeleton,
+        _cost_us(user.password_hash),
     )
 
 
-def _note_scheme(connection: sqlite3.Connection, password_hash: str) -> None:
-    scheme = parse_scheme(password_hash)
-    connection.execute(_INSERT_SCHEME, (scheme.identifier, scheme.cost_ms))
+def _cost_us(password_hash: str) -> int:
+    return round(parse_scheme(password_hash).cost_ms * 1000)
 
 
 class SqliteUserStore:
@@ -71,7 +74,6 @@ class SqliteUserStore:
     async def add(self, user: User, skeleton: str) -> None:
         def insert(connection: sqlite3.Connection) -> None:
             connection.execute(_INSERT, _row(user, skeleton))
-            _note_scheme(connection, user.password_hash)
 
         try:
             await self._database.write(insert)
@@ -80,8 +82,6 @@ class SqliteUserStore:
 
     async def add_missing(self, users: Sequence[tuple[User, str]]) -> NotAdded:
         def insert(connection: sqlite3.Connection) -> NotAdded:
-            schemes = {scheme.identifier: scheme for scheme in (parse_scheme(user.password_hash) for user, _ in users)}
-            connection.executemany(_INSERT_SCHEME, [(key, scheme.cost_ms) for key, scheme in schemes.items()])
             existing, lookalikes = 0, []
             for user, skeleton in users:
                 if connection.execute(_INSERT_MISSING, _row(user, skeleton)).rowcount == 1:
@@ -98,32 +98,23 @@ class SqliteUserStore:
         await self._update("UPDATE users SET disabled = ?, updated_at = ? WHERE name = ?", disabled, now_s, name)
 
     async def set_password_hash(self, name: str, password_hash: str, now_s: int) -> None:
-        def update(connection: sqlite3.Connection) -> int:
-            _note_scheme(connection, password_hash)
-            return connection.execute(
-                "UPDATE users SET password_hash = ?, updated_at = ? WHERE name = ?",
-                (password_hash, now_s, name),
-            ).rowcount
-
-        if await self._database.write(update) == 0:
-            raise NotFound("there is no user of this name")
+        await self._update(_SET_HASH, password_hash, _cost_us(password_hash), now_s, name)
 
     async def replace_password_hash(self, sub: str, old: str, new: str, now_s: int) -> bool:
-        def update(connection: sqlite3.Connection) -> int:
-            _note_scheme(connection, new)
-            return connection.execute(
-                "UPDATE users SET password_hash = ?, updated_at = ? WHERE sub = ? AND password_hash = ?",
-                (new, now_s, sub, old),
-            ).rowcount
-
-        return await self._database.write(update) == 1
+        parameters = (new, _cost_us(new), now_s, sub, old)
+        return (
+            await self._database.write(lambda connection: connection.execute(_REPLACE_HASH, parameters).rowcount) == 1
+        )
 
     async def delete(self, name: str) -> None:
         await self._update("DELETE FROM users WHERE name = ?", name)
 
     async def slowest_scheme(self) -> str | None:
-        rows = self._database.read(_SLOWEST_SCHEME)
-        return rows[0][0] if rows else None
+        rows = self._database.read(_SLOWEST)
+        try:
+            return parse_scheme(rows[0][0]).identifier if rows else None
+        except PasswordHashRefused:  # a damaged row must not lock everybody out; its own login will say so
+            return None
 
     async def _update(self, sql: str, *parameters: object) -> None:
         count = await self._database.write(lambda connection: connection.execute(sql, parameters).rowcount)

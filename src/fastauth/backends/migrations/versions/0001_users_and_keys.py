@@ -16,16 +16,12 @@ def upgrade() -> None:
         sa.Column("name", sa.Text, nullable=False, unique=True),
         sa.Column("skeleton", sa.Text, nullable=False, unique=True),
         sa.Column("password_hash", sa.Text, nullable=False),
+        # What a check of the hash costs, roughly: a login with an unknown name takes as long as the slowest.
+        sa.Column("hash_cost_us", sa.BigInteger, nullable=False, index=True),
         sa.Column("scope", sa.Text),
         sa.Column("disabled", sa.Boolean, nullable=False),
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.Column("updated_at", sa.BigInteger, nullable=False),
-    )
-    # Which schemes the users' hashes have, so that a login with an unknown name can take as long as the slowest.
-    op.create_table(
-        "password_schemes",
-        sa.Column("identifier", sa.Text, primary_key=True),
-        sa.Column("cost_ms", sa.Float, nullable=False),
     )
     op.create_table(
         "signing_keys",
@@ -38,5 +34,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table in ("signing_keys", "password_schemes", "users"):
+    for table in ("signing_keys", "users"):
         op.drop_table(table)
