@@ -17,7 +17,8 @@ def test_a_login_answers_with_a_bearer_token_for_one_hour(server: RunningServer)
     assert answer.json["expires_in"] == 3600
 
 
-def test_the_token_has_the_claims_of_the_contract(server: RunningServer, token: str) -> None:
+def test_the_token_has_the_claims_of_the_contract(server: RunningServer) -> None:
+    token = server.login("alice", ALICE_PASSWORD).json["token"]
     header = jwt.get_unverified_header(token)
     claims = jwt.decode(token, options={"verify_signature": False})
     assert header["typ"] == "at+jwt"

@@ -117,7 +117,7 @@ def _unpadded(text: str) -> bytes:
 def _check_pbkdf2(secret: bytes, password_hash: str) -> bool:
     if password_hash.startswith("pbkdf2_"):
         family, rounds, salt_text, digest_text = password_hash.split("$")
-        name, salt, digest = family.removeprefix("pbkdf2_"), salt_text.encode(), base64.b64decode(digest_text)
+        name, salt, digest = family.removeprefix("pbkdf2_"), salt_text.encode(), _unpadded(digest_text.rstrip("="))
     else:
         _, family, rounds, salt_text, digest_text = password_hash.split("$")
         name, salt, digest = family.removeprefix("pbkdf2-"), _unpadded(salt_text), _unpadded(digest_text)

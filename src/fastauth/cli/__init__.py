@@ -3,6 +3,7 @@
 Exit 0 done, 1 refused or failed, 2 wrong usage; an error is one line on standard error.
 """
 
+import os
 import sys
 from importlib import import_module
 
@@ -39,6 +40,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and exit."""
+    os.umask(0o077)  # what a command makes (database, key, pid file) is its owner's alone
     try:
         code = cli(standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -53,10 +55,17 @@ def main() -> None:
         _fail(_one_line(error.format_message()), 1)
     except FastauthError as error:
         _fail(_one_line(str(error) or error.code), 1)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(1)
+    except OSError as error:  # the output: everything else that can fail has an error of its own
+        _end_output()
+        if isinstance(error, BrokenPipeError):
+            sys.exit(1)
+        _fail(f"{error.filename or 'standard output'}: {error.strerror}", 1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _end_output() -> None:
+    """Let nothing be written to standard output any more, not even by the interpreter's last flush."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _one_line(text: str) -> str:

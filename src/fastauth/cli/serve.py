@@ -20,7 +20,7 @@ def serve(config: Path | None, data_dir: str | None, host: str | None, port: int
     settings = settings_from(config, data_dir, host=host, port=port, workers=workers)
     from fastauth.server import lifecycle
 
-    lifecycle.check_address_free(settings.host, settings.port)
+    lifecycle.free_address(settings.host, settings.port)
     if password := asyncio.run(_prepare(settings)):
         _print_first_login(settings, password)
     if not is_loopback(settings.host) and settings.tls.cert_file is None and settings.proxy.trusted is None:

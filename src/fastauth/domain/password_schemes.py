@@ -64,10 +64,19 @@ def parse_scheme(password_hash: str) -> Scheme:
     if match := _BCRYPT.fullmatch(password_hash):
         return _bcrypt(match[1], int(match[2]))
     if match := _PBKDF2.fullmatch(password_hash) or _DJANGO_PBKDF2.fullmatch(password_hash):
+        _check_base64(*(match[4], match[5]) if password_hash.startswith("$") else (match[5],))
         return _pbkdf2(match[1], match[2], int(match[3]))
     if match := _SCRYPT.fullmatch(password_hash):
+        _check_base64(match[5], match[6])
         return _scrypt(match[1], int(match[2]), int(match[3]), int(match[4]))
     raise PasswordHashRefused("not a hash of a known kind (argon2, bcrypt, pbkdf2, scrypt)")
+
+
+def _check_base64(*texts: str) -> None:
+    for text in texts:
+        size = len(text)
+        if size % 4 == 1 or ("=" in text and size % 4):
+            raise PasswordHashRefused("the salt or the digest is not base64")
 
 
 def _argon2(identifier: str, memory_kib: int, passes: int, lanes: int) -> Scheme:

@@ -1,6 +1,7 @@
 """What a user is: the name by which a person logs in, the opaque subject, the scope."""
 
 import re
+from functools import lru_cache
 
 import msgspec
 
@@ -70,14 +71,20 @@ def skeleton(canonical: str) -> str:
     return unicodedata.normalize("NFC", plain).lower()
 
 
+@lru_cache(maxsize=1024)
 def _plainest(char: str) -> str:
+    """ASCII as it is; else the ASCII that a chain of look-alikes first leads to; else the least of the chain."""
     if char.isascii():
         return char
     from confusable_homoglyphs import confusables  # 40 ms and a megabyte, for non-ASCII names only
 
-    alike = [char, *(entry["c"] for entry in confusables.confusables_data.get(char, ()))]
-    best: str = min(alike, key=lambda text: (not text.isascii(), len(text), text))
-    return best
+    chain = [char]
+    for link in chain:  # grows while it is walked; the longest in Unicode's table has some dozens of links
+        alike: list[str] = [entry["c"] for entry in confusables.confusables_data.get(link, ())]
+        if plain := [text for text in alike if text.isascii()]:
+            return min(plain, key=lambda text: (len(text), not text.islower(), text))
+        chain.extend(text for text in alike if len(text) == 1 and text not in chain)
+    return min(chain)
 
 
 def check_scope(scope: str) -> str:

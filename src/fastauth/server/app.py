@@ -1,6 +1,5 @@
 """The composition root: what depends on what, and the one list of routes."""
 
-import gc
 import os
 import secrets
 import time
@@ -15,7 +14,7 @@ from fastauth.jose.issuer import Issuer
 from fastauth.server.asgi import AsgiApp, Route, Router
 from fastauth.server.bootstrap import Storage, load_key_ring, open_storage
 from fastauth.server.settings import Settings, load_settings
-from fastauth.server.telemetry import configure_logs, get_log
+from fastauth.server.telemetry import get_log
 from fastauth.verifier import Verifier
 
 
@@ -45,7 +44,6 @@ def create_app(settings: Settings | None = None) -> AsgiApp:
 
 async def compose(settings: Settings, is_draining: Callable[[], bool]) -> Service:
     """Wire one process. Raises what ``bootstrap`` raises."""
-    configure_logs()
     storage = open_storage(settings)
     try:
         ring = await load_key_ring(settings, storage.keys)
@@ -65,5 +63,4 @@ async def compose(settings: Settings, is_draining: Callable[[], bool]) -> Servic
             Route("/readyz", ReadyEndpoint(is_draining), ("GET",)),
         ]
     )
-    gc.freeze()  # what lives as long as the process is never looked through again
     return Service(router, pool, storage)

@@ -62,9 +62,10 @@ def open_storage(settings: Settings) -> Storage:
     """
     prepare_data_dir(settings)
     path = settings.sqlite_path
-    os.umask(0o077)  # the database, its WAL and everything else made from here on is the owner's alone
-    if not path.parent.is_dir():
-        raise StartRefused(f"{path.parent}: no such directory for the database")
+    try:  # before SQLite does: its WAL and shared memory get the mode that the file has
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise StartRefused(f"{path}: {error.strerror}; name another database or another --data-dir") from None
     if sqlite_revision(path) != HEAD:
         upgrade_sqlite(path)
     return Storage(Database(path))

@@ -7,6 +7,7 @@ granian forks its workers (on Python 3.14 it spawns them); the parent never serv
 import asyncio
 import contextlib
 import fcntl
+import gc
 import mmap
 import os
 import signal
@@ -28,7 +29,7 @@ from fastauth.server.app import compose
 from fastauth.server.asgi import AsgiApp
 from fastauth.server.bootstrap import StartRefused
 from fastauth.server.settings import Settings
-from fastauth.server.telemetry import GRANIAN_LOGS, configure_logs, get_log
+from fastauth.server.telemetry import GRANIAN_LOGS, get_log
 
 HEADER_BUFFER_BYTES: Final = 16_384
 # It also closes idle keep-alive connections, so it is longer than the idle timeout of common proxies' pools (FACTS).
@@ -107,12 +108,27 @@ class Backoff:
 class Server(MPServer):
     """granian with a drain before the stop, and with respawns that never give up a server that has worked."""
 
-    def __init__(self, settings: Settings, drain: DrainFlag) -> None:
+    def __init__(self, settings: Settings, address: str, drain: DrainFlag) -> None:
+        """Raises StartRefused for a certificate or a key that cannot be used."""
+        try:
+            self._configure(settings, address)
+        except (OSError, ssl.SSLError):  # an SSLError's text is OpenSSL's, and of no use to a person
+            raise StartRefused(
+                f"tls: {settings.tls.cert_file} and {settings.tls.key_file} are not a PEM certificate and its key"
+            ) from None
+        self._drain = drain
+        self._drain_s = settings.drain_s
+        self._backoffs = [Backoff() for _ in range(settings.workers)]
+        self._failed_starts = 0
+        self.is_ready = False
+        self.has_given_up = False
+
+    def _configure(self, settings: Settings, address: str) -> None:
         tls = settings.tls
         open_files = _raise_descriptor_limit()
         super().__init__(
             "fastauth",
-            address=settings.host,
+            address=address,
             port=settings.port,
             interface=Interfaces.ASGI,
             workers=settings.workers,
@@ -133,12 +149,6 @@ class Server(MPServer):
             respawn_failed_workers=True,
             workers_kill_timeout=max(1, round(settings.grace_s)),
         )
-        self._drain = drain
-        self._drain_s = settings.drain_s
-        self._backoffs = [Backoff() for _ in range(settings.workers)]
-        self._failed_starts = 0
-        self.is_ready = False
-        self.has_given_up = False
 
     def signal_handler_interrupt(self, *_args: Any, **_kwargs: Any) -> None:
         """First signal: not ready, but serving, for DRAIN_S. Second: stop now."""
@@ -200,12 +210,11 @@ def serve(settings: Settings, say: Callable[[str], None]) -> None:
 
     Raises StartRefused when the address is taken or no worker comes up.
     """
-    configure_logs()
     lock = InstanceLock(settings.sqlite_path, settings.data_path)
     try:
         flag_path = settings.data_path / "fastauth.drain"
-        server = Server(settings, DrainFlag(flag_path, create=True))
-        check_address_free(settings.host, settings.port)
+        address = free_address(settings.host, settings.port)
+        server = Server(settings, address, DrainFlag(flag_path, create=True))
         announcer = threading.Thread(target=_announce, args=(server, settings, say), daemon=True)
         server.on_startup(announcer.start)
         server.serve(target_loader=partial(build_worker_app, settings, flag_path, os.getpid()), wrap_loader=False)
@@ -225,7 +234,9 @@ def build_worker_app(settings: Settings, flag_path: Path, parent: int) -> AsgiAp
         loop.remove_signal_handler(signal.SIGINT)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         loop.call_later(_ORPHAN_CHECK_S, _end_if_orphaned, loop, parent)
-        return await compose(settings, DrainFlag(flag_path).is_set)
+        service = await compose(settings, DrainFlag(flag_path).is_set)
+        gc.freeze()  # what lives as long as the process is never looked through again
+        return service
 
     return AsgiApp(start)
 
@@ -237,8 +248,11 @@ def _end_if_orphaned(loop: asyncio.AbstractEventLoop, parent: int) -> None:
     loop.call_later(_ORPHAN_CHECK_S, _end_if_orphaned, loop, parent)
 
 
-def check_address_free(host: str, port: int) -> None:
-    """Raises StartRefused when somebody listens there: workers share a port, so the kernel would not object."""
+def free_address(host: str, port: int) -> str:
+    """The numeric address of ``host``, which granian wants.
+
+    Raises StartRefused when somebody listens there: workers share a port, so the kernel would not object.
+    """
     try:
         infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
@@ -251,13 +265,14 @@ def check_address_free(host: str, port: int) -> None:
             probe.listen(1)
         except OSError as error:
             raise StartRefused(f"{host} port {port}: {error.strerror}; name another with --host and --port") from None
+    return str(address[0])
 
 
 def _announce(server: Server, settings: Settings, say: Callable[[str], None]) -> None:
     """Wait until the server answers, then say so: the ready line is a promise."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline and not server.interrupt_signal:
-        if _answers(settings):
+        if _answers(settings, server.bind_addr):
             server.is_ready = True
             say(f"fastauth: ready on {settings.base_url}")
             return
@@ -266,9 +281,9 @@ def _announce(server: Server, settings: Settings, say: Callable[[str], None]) ->
         server.give_up()
 
 
-def _answers(settings: Settings) -> bool:
+def _answers(settings: Settings, address: str) -> bool:
     wildcards = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound to
-    host = wildcards.get(settings.host, settings.host)
+    host = wildcards.get(address, address)
     with contextlib.suppress(OSError), socket.create_connection((host, settings.port), timeout=2) as plain:
         connection = plain
         if settings.tls.cert_file:

@@ -24,20 +24,6 @@ def _escape(char: str) -> str:
     return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))
 
 
-def configure_logs() -> None:
-    """Send every event of this process to standard error."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
-            _render,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger("info"),
-        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
-        cache_logger_on_first_use=True,
-    )
-
-
 class GranianLog(logging.Handler):
     """Takes what granian itself has to say into the same stream, a warning at least."""
 
@@ -56,8 +42,16 @@ GRANIAN_LOGS: Final[dict[str, Any]] = {
 
 
 def get_log() -> Any:
-    """A structlog logger."""
-    return structlog.get_logger()
+    """A structlog logger of fastauth's own; an application that mounts fastauth keeps its configuration."""
+    return structlog.wrap_logger(
+        structlog.BytesLogger(sys.stderr.buffer),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+            _render,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger("info"),
+    )
 
 
 def where(error: BaseException) -> list[str]:

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from fastauth.backends.sqlite.database import WRITE_BUSY_TIMEOUT_MS, as_domain_error, connect
-from fastauth.domain.errors import SchemaRefused
+from fastauth.backends.sqlite.database import WRITE_BUSY_TIMEOUT_MS, as_domain_error
+from fastauth.domain.errors import SchemaRefused, Unavailable
 
 HEAD: Final = "0001"
 KNOWN: Final = frozenset({"0001"})
@@ -22,8 +22,13 @@ def sqlite_revision(path: Path) -> str | None:
 
     Raises Unavailable when the file cannot be read, SchemaRefused for a revision from a newer fastauth.
     """
+    if not path.parent.is_dir():
+        raise Unavailable("database", f"{path.parent} is no directory")
+    if not path.exists():  # connecting would make it
+        return None
     try:
-        connection = connect(path, WRITE_BUSY_TIMEOUT_MS)
+        # Not this backend's connect(), which would turn somebody else's database into WAL mode.
+        connection = sqlite3.connect(path, timeout=WRITE_BUSY_TIMEOUT_MS / 1000)
         try:
             names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if "alembic_version" not in names:

@@ -28,4 +28,7 @@ def upgrade(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    upgrade(Path(sys.argv[1]))
+    try:
+        upgrade(Path(sys.argv[1]))
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        sys.exit(" ".join(str(getattr(error, "orig", None) or error).split()))

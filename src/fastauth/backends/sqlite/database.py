@@ -74,6 +74,7 @@ class Database:
             self._connection = connect(path, WRITE_BUSY_TIMEOUT_MS)
         except sqlite3.Error as error:
             raise as_domain_error(error) from error
+        self._is_closed = False
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write_groups, name="sqlite-writer", daemon=True)
         self._writer.start()
@@ -91,6 +92,8 @@ class Database:
         What the job raises comes back alone, its own changes undone. Raises Conflict for a broken uniqueness,
         Unavailable when the file is locked for longer than the busy timeout, the disk is full, or the queue is.
         """
+        if self._is_closed:
+            raise Unavailable("database", "it is closed")
         if self._queue.qsize() >= MAX_QUEUED:
             raise Unavailable("database", "too many writes are waiting")
         write = _Write(job)
@@ -99,7 +102,10 @@ class Database:
         return result
 
     def close(self) -> None:
-        """Finish the queued writes and close the file."""
+        """Finish the queued writes and close the file; a second call does nothing."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         self._queue.put(None)
         self._writer.join()
         self._reader.close()
