@@ -7,7 +7,7 @@ SOURCES := pyproject.toml setup.py src/fastauth/_core.pyx
 .PHONY: run setup test test-full asan check bench bench-load clean
 
 run: setup  ## serve on http://127.0.0.1:8000 (PORT=8001 DATA_DIR=/x change that)
-	@exec $(BIN)/fastauth serve $(if $(PORT),--port "$(PORT)") $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
+	@exec $(BIN)/fastauth serve $${PORT:+--port "$$PORT"} $${DATA_DIR:+--data-dir "$$DATA_DIR"}
 
 setup: $(VENV)/.setup  ## .venv with fastauth and its extras
 

@@ -15,7 +15,6 @@ from typing import Any, cast
 
 import uvloop
 
-
 GRACE_S = 20.0  # for the answers that are still on their way
 
 

@@ -7,6 +7,7 @@ they touch no Python object; the ``def`` shells check types and bounds.  Each
 function means exactly what its readable twin in ``_core_py.py`` says, and
 ``tests/twins`` holds the two together.
 """
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t
 from libc.string cimport memcmp
 
@@ -155,17 +156,8 @@ cdef enum:
     MEMBERS = 512
 
 cdef struct Name:
-    const uint8_t *start      # first byte after the opening quote
-    Py_ssize_t length         # raw bytes up to the closing quote
-    bint escaped
-
-cdef struct Reader:           # reads a name's bytes with its escapes resolved
-    const uint8_t *data
-    Py_ssize_t position
-    Py_ssize_t end
-    uint8_t pending[4]
-    int pending_count
-    int pending_next
+    const uint8_t *start      # in the document, or in the arena where escapes had to be resolved
+    Py_ssize_t length
 
 
 cdef inline int hex_digit(uint8_t byte) noexcept nogil:
@@ -188,26 +180,24 @@ cdef inline int hex_unit(const uint8_t *data) noexcept nogil:
     return unit
 
 
-cdef void queue_utf8(Reader *reader, uint32_t point) noexcept nogil:
-    reader.pending_next = 0
+cdef Py_ssize_t put_utf8(uint8_t *out, uint32_t point) noexcept nogil:
     if point < 0x80:
-        reader.pending[0] = <uint8_t>point
-        reader.pending_count = 1
-    elif point < 0x800:
-        reader.pending[0] = <uint8_t>(0xC0 | (point >> 6))
-        reader.pending[1] = <uint8_t>(0x80 | (point & 0x3F))
-        reader.pending_count = 2
-    elif point < 0x10000:
-        reader.pending[0] = <uint8_t>(0xE0 | (point >> 12))
-        reader.pending[1] = <uint8_t>(0x80 | ((point >> 6) & 0x3F))
-        reader.pending[2] = <uint8_t>(0x80 | (point & 0x3F))
-        reader.pending_count = 3
-    else:
-        reader.pending[0] = <uint8_t>(0xF0 | (point >> 18))
-        reader.pending[1] = <uint8_t>(0x80 | ((point >> 12) & 0x3F))
-        reader.pending[2] = <uint8_t>(0x80 | ((point >> 6) & 0x3F))
-        reader.pending[3] = <uint8_t>(0x80 | (point & 0x3F))
-        reader.pending_count = 4
+        out[0] = <uint8_t>point
+        return 1
+    if point < 0x800:
+        out[0] = <uint8_t>(0xC0 | (point >> 6))
+        out[1] = <uint8_t>(0x80 | (point & 0x3F))
+        return 2
+    if point < 0x10000:
+        out[0] = <uint8_t>(0xE0 | (point >> 12))
+        out[1] = <uint8_t>(0x80 | ((point >> 6) & 0x3F))
+        out[2] = <uint8_t>(0x80 | (point & 0x3F))
+        return 3
+    out[0] = <uint8_t>(0xF0 | (point >> 18))
+    out[1] = <uint8_t>(0x80 | ((point >> 12) & 0x3F))
+    out[2] = <uint8_t>(0x80 | ((point >> 6) & 0x3F))
+    out[3] = <uint8_t>(0x80 | (point & 0x3F))
+    return 4
 
 
 cdef inline uint8_t plain_escape(uint8_t byte) noexcept nogil:
@@ -224,60 +214,31 @@ cdef inline uint8_t plain_escape(uint8_t byte) noexcept nogil:
     return byte               # " \ /
 
 
-cdef int next_byte(Reader *reader) noexcept nogil:
-    """The next byte of the name in UTF-8, or -1 at its end; escapes are known to be well formed."""
-    cdef uint8_t byte
+cdef Py_ssize_t resolve(const uint8_t *text, Py_ssize_t length, uint8_t *out) noexcept nogil:
+    """Write a well-formed string with its escapes resolved; the length, which never exceeds the input's."""
+    cdef Py_ssize_t position = 0, written = 0
     cdef uint32_t point
     cdef int low
-    if reader.pending_next < reader.pending_count:
-        reader.pending_next += 1
-        return reader.pending[reader.pending_next - 1]
-    if reader.position >= reader.end:
-        return -1
-    byte = reader.data[reader.position]
-    reader.position += 1
-    if byte != 92:
-        return byte
-    byte = reader.data[reader.position]
-    reader.position += 1
-    if byte != 117:
-        return plain_escape(byte)
-    point = <uint32_t>hex_unit(reader.data + reader.position)
-    reader.position += 4
-    if (
-        0xD800 <= point <= 0xDBFF
-        and reader.position + 6 <= reader.end
-        and reader.data[reader.position] == 92
-        and reader.data[reader.position + 1] == 117
-    ):
-        low = hex_unit(reader.data + reader.position + 2)
-        if 0xDC00 <= low <= 0xDFFF:
-            point = 0x10000 + ((point - 0xD800) << 10) + <uint32_t>(low - 0xDC00)
-            reader.position += 6
-    queue_utf8(reader, point)
-    reader.pending_next = 1
-    return reader.pending[0]
-
-
-cdef bint same_name(const Name *a, const Name *b) noexcept nogil:
-    cdef Reader ra, rb
-    cdef int byte
-    if not a.escaped and not b.escaped:
-        return a.length == b.length and memcmp(a.start, b.start, <size_t>a.length) == 0
-    ra.data = a.start
-    ra.position = 0
-    ra.end = a.length
-    ra.pending_count = ra.pending_next = 0
-    rb.data = b.start
-    rb.position = 0
-    rb.end = b.length
-    rb.pending_count = rb.pending_next = 0
-    while True:
-        byte = next_byte(&ra)
-        if byte != next_byte(&rb):
-            return False
-        if byte < 0:
-            return True
+    while position < length:
+        if text[position] != 92:
+            out[written] = text[position]
+            position += 1
+            written += 1
+            continue
+        if text[position + 1] != 117:
+            out[written] = plain_escape(text[position + 1])
+            position += 2
+            written += 1
+            continue
+        point = <uint32_t>hex_unit(text + position + 2)
+        position += 6
+        if 0xD800 <= point <= 0xDBFF and position + 6 <= length and text[position] == 92 and text[position + 1] == 117:
+            low = hex_unit(text + position + 2)
+            if 0xDC00 <= low <= 0xDFFF:
+                point = 0x10000 + ((point - 0xD800) << 10) + <uint32_t>(low - 0xDC00)
+                position += 6
+        written += put_utf8(out + written, point)
+    return written
 
 
 cdef Py_ssize_t string_end(
@@ -311,7 +272,7 @@ cdef Py_ssize_t string_end(
 
 
 cdef int scan(
-    const uint8_t *data, Py_ssize_t size, Py_ssize_t max_depth, Py_ssize_t max_members
+    const uint8_t *data, Py_ssize_t size, Py_ssize_t max_depth, Py_ssize_t max_members, uint8_t *arena
 ) noexcept nogil:
     cdef uint8_t closers[DEPTH]         # what closes each open container: } or ]
     cdef Py_ssize_t first[DEPTH]        # where each open object's names begin
@@ -330,9 +291,15 @@ cdef int scan(
                     return 3
                 names[count].start = data + position + 1
                 names[count].length = end - position - 1
-                names[count].escaped = escaped
+                if escaped:
+                    names[count].length = resolve(names[count].start, names[count].length, arena)
+                    names[count].start = arena
+                    arena += names[count].length
                 for i in range(first[depth - 1], count):
-                    if same_name(&names[i], &names[count]):
+                    if (
+                        names[i].length == names[count].length
+                        and memcmp(names[i].start, names[count].start, <size_t>names[count].length) == 0
+                    ):
                         return 1
                 count += 1
                 total += 1
@@ -365,6 +332,7 @@ def scan_json(data, max_depth=MAX_JSON_DEPTH, max_members=MAX_JSON_MEMBERS):
     cdef int64_t depth = as_int64(max_depth, "max_depth")
     cdef int64_t members = as_int64(max_members, "max_members")
     cdef const uint8_t *start
+    cdef uint8_t *arena = NULL
     cdef Py_ssize_t size
     cdef int code
     if type(data) is not bytes:
@@ -380,6 +348,11 @@ def scan_json(data, max_depth=MAX_JSON_DEPTH, max_members=MAX_JSON_MEMBERS):
             return JSON_MALFORMED
     start = <const uint8_t *>(<bytes>data)
     size = len(<bytes>data)
+    if 92 in <bytes>data:  # resolved names never take more room than the document
+        arena = <uint8_t *>PyMem_Malloc(<size_t>size)
+        if arena == NULL:
+            raise MemoryError
     with nogil:
-        code = scan(start, size, depth, members)
+        code = scan(start, size, depth, members, arena)
+    PyMem_Free(arena)
     return code

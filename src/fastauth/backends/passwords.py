@@ -81,10 +81,9 @@ def check_password(password: str, password_hash: str) -> bool:
     """
     scheme = parse_scheme(password_hash)
     try:
-        secret = password.encode()
-    except UnicodeEncodeError:  # a lone surrogate cannot have been stored
-        secret = b"\xff"
-    return _CHECKS[scheme.family](secret, password_hash)
+        return _CHECKS[scheme.family](password.encode(), password_hash)
+    except ValueError:  # a hash that its library cannot read, or a password with a lone surrogate: no match
+        return False
 
 
 _ARGON2_TYPES: Final = {"argon2id": Type.ID, "argon2i": Type.I, "argon2d": Type.D}
@@ -103,10 +102,7 @@ def _check_argon2(secret: bytes, password_hash: str) -> bool:
 
 
 def _check_bcrypt(secret: bytes, password_hash: str) -> bool:
-    try:
-        return bcrypt.checkpw(secret[:_BCRYPT_BYTES], password_hash.encode())
-    except ValueError:
-        return False
+    return bcrypt.checkpw(secret[:_BCRYPT_BYTES], password_hash.encode())
 
 
 def _unpadded(text: str) -> bytes:
@@ -165,8 +161,13 @@ class PasswordHasher:
         """As ``check_password``."""
         return check_password(password, password_hash)
 
-    def needs_rehash(self, password_hash: str) -> bool:
-        """Whether a stored hash was made under other parameters than today's."""
+    def needs_rehash(self, password: str, password_hash: str) -> bool:
+        """Whether a hash that matched was made under other parameters than today's, and stands for all of the password.
+
+        bcrypt looked at 72 bytes only: what was typed behind them may be a slip, and must not become the password.
+        """
+        if password_hash.startswith("$2") and len(password.encode()) > _BCRYPT_BYTES:
+            return False
         return not password_hash.startswith(self.profile.identifier + "$")
 
     def decoys(self, slowest_scheme: str | None, stored_hash: str | None) -> list[str]:
@@ -201,24 +202,25 @@ class HashPool:
     job is done, so that disconnecting cannot be used to start more hashes than there are threads.
     """
 
-    # What one client may reasonably wait behind; about two seconds with the owasp profile on two threads.
     WAITING_PER_THREAD: Final = 64
+    LONGEST_WAIT_S: Final = 3.0  # a person's patience; whoever would wait longer is told so at once
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, expected_s: float = 0.03) -> None:
+        """In: what a job takes, until jobs have been measured."""
         self._threads = threads
         self._most = threads * (self.WAITING_PER_THREAD + 1)
         self._jobs = 0
-        self._mean_s = 0.0
+        self._mean_s = expected_s
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="hash")
 
     async def run(self, job: Callable[[], T]) -> T:
         """Run ``job`` in a thread and return its result; its exceptions come through.
 
-        Raises Overloaded, with the measured time until the queue is half empty, when the queue is full.
+        Raises Overloaded when it would have to wait for too long, with the measured time until half as many do.
         """
-        if self._jobs >= self._most:
-            estimate_s = self._mean_s * self._jobs / self._threads / 2
-            raise Overloaded(max(1, math.ceil(estimate_s)))
+        wait_s = self._mean_s * self._jobs / self._threads
+        if self._jobs >= self._most or (self._jobs >= self._threads and wait_s > self.LONGEST_WAIT_S):
+            raise Overloaded(max(1, math.ceil(max(wait_s - self.LONGEST_WAIT_S / 2, wait_s / 2))))
         self._jobs += 1
         future = asyncio.get_running_loop().run_in_executor(self._pool, self._timed, job)
         future.add_done_callback(self._finished)

@@ -5,6 +5,7 @@ Exit 0 done, 1 refused or failed, 2 wrong usage; an error is one line on standar
 
 import os
 import sys
+import traceback
 from importlib import import_module
 
 import click
@@ -50,7 +51,7 @@ def main() -> None:
         command = error.ctx.command_path if error.ctx else "fastauth"
         _fail(f"{_one_line(error.format_message())}; see: {command} --help", 2)
     except click.Abort:
-        _fail("interrupted; nothing more was done", 1)
+        _fail("interrupted; what was done before stays done", 1)
     except click.ClickException as error:
         _fail(_one_line(error.format_message()), 1)
     except FastauthError as error:
@@ -59,7 +60,13 @@ def main() -> None:
         _end_output()
         if isinstance(error, BrokenPipeError):
             sys.exit(1)
-        _fail(f"{error.filename or 'standard output'}: {error.strerror}", 1)
+        _fail(f"{error.filename or 'input or output'}: {error.strerror or 'failed'}", 1)
+    except Exception as error:  # noqa: BLE001 - the last resort: a person gets a line to report, not a traceback
+        places = traceback.extract_tb(error.__traceback__)
+        _fail(
+            f"internal error: {type(error).__name__} at {places[-1].name}, line {places[-1].lineno}; please report it",
+            1,
+        )
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import shlex
+import sys
 from pathlib import Path
 
 import click
@@ -13,23 +14,33 @@ from fastauth.server.settings import Settings, is_loopback
 @click.command()
 @with_settings_options
 @click.option("--host", metavar="ADDRESS", help="Where to listen. [default: 127.0.0.1]")
-@click.option("--port", metavar="PORT", type=int, help="[default: 8000]")
-@click.option("--workers", metavar="N", type=int, help="Processes that serve. [default: 1]")
+@click.option("--port", type=click.IntRange(1, 65_535), help="[default: 8000]")
+@click.option("--workers", type=click.IntRange(1, 64), help="Processes that serve. [default: 1]")
 def serve(config: Path | None, data_dir: str | None, host: str | None, port: int | None, workers: int | None) -> None:
     """Serve logins and verifications until told to stop (SIGTERM, Ctrl-C)."""
     settings = settings_from(config, data_dir, host=host, port=port, workers=workers)
     from fastauth.server import lifecycle
+    from fastauth.server.bootstrap import prepare_data_dir
 
     lifecycle.free_address(settings.host, settings.port)
-    if password := asyncio.run(_prepare(settings)):
-        _print_first_login(settings, password)
+    prepare_data_dir(settings)
+    lock = lifecycle.InstanceLock(settings)  # before anything is changed: another server may be running on it
+    try:
+        if password := asyncio.run(_prepare(settings)):
+            _print_first_login(settings, password)
+        _warn_of_plain_http(settings)
+        lifecycle.serve(settings, click.echo)
+    finally:
+        lock.release()
+
+
+def _warn_of_plain_http(settings: Settings) -> None:
     if not is_loopback(settings.host) and settings.tls.cert_file is None and settings.proxy.trusted is None:
         click.echo(
             f"fastauth: WARNING: {settings.host} is reachable from other machines and passwords will cross the network "
             "unencrypted; set FASTAUTH_TLS__CERT_FILE and __KEY_FILE, or serve loopback behind a TLS proxy",
             err=True,
         )
-    lifecycle.serve(settings, click.echo)
 
 
 async def _prepare(settings: Settings) -> str | None:
@@ -47,6 +58,14 @@ async def _prepare(settings: Settings) -> str | None:
 def _print_first_login(settings: Settings, password: str) -> None:
     body = f'{{"username": "admin", "password": "{password}"}}'
     insecure = " -k" if settings.tls.cert_file else ""
-    click.echo("fastauth: made the first user, admin; the password is shown only now")
-    click.echo(f"password: {password}")
-    click.echo(f"curl -s{insecure} -H 'Content-Type: application/json' -d {shlex.quote(body)} {settings.base_url}/auth")
+    curl = f"curl -s{insecure} -H 'Content-Type: application/json' -d {shlex.quote(body)} {settings.base_url}/auth"
+    try:
+        if sys.stdout is None:
+            raise OSError
+        click.echo(
+            f"fastauth: made the first user, admin; the password is shown only now\npassword: {password}\n{curl}"
+        )
+    except OSError:
+        raise click.ClickException(
+            "made the first user, admin, but its password could not be printed; run: fastauth user set-password admin"
+        ) from None

@@ -13,7 +13,7 @@ import msgspec
 
 from fastauth.backends.passwords import PasswordHasher
 from fastauth.cli.options import settings_from, with_settings_options
-from fastauth.domain.errors import NotFound
+from fastauth.domain.errors import Conflict, NotFound
 from fastauth.domain.ports import UserStore
 from fastauth.domain.users import (
     MAX_PASSWORD_BYTES,
@@ -23,7 +23,7 @@ from fastauth.domain.users import (
     check_scope,
     skeleton,
 )
-from fastauth.server.bootstrap import generate_password, new_user, open_storage
+from fastauth.server.bootstrap import generate_password, new_user, open_existing_storage, open_storage
 from fastauth.server.settings import Settings
 
 T = TypeVar("T")
@@ -37,9 +37,9 @@ def user() -> None:
     """Add, list, change and import users."""
 
 
-def _with_users(settings: Settings, work: Callable[[UserStore], Awaitable[T]]) -> T:
+def _with_users(settings: Settings, work: Callable[[UserStore], Awaitable[T]], *, may_create: bool = False) -> T:
     async def run() -> T:
-        storage = open_storage(settings)
+        storage = open_storage(settings) if may_create else open_existing_storage(settings)
         try:
             return await work(storage.users)
         finally:
@@ -48,8 +48,32 @@ def _with_users(settings: Settings, work: Callable[[UserStore], Awaitable[T]]) -
     return asyncio.run(run())
 
 
+def _find(settings: Settings, canonical: str) -> User | None:
+    if not settings.sqlite_path.is_file():
+        return None
+    return _with_users(settings, lambda users: users.find_by_name(canonical))
+
+
+def _say_done(what: str, name: str, generated: str | None) -> None:
+    """Raises ClickException when a generated password cannot be shown: it is nowhere else."""
+    try:
+        if generated is not None and sys.stdout is None:
+            raise OSError
+        click.echo(f"fastauth: {what}")
+        if generated is not None:
+            click.echo(f"password: {generated}")
+    except OSError:
+        if generated is None:
+            raise
+        raise click.ClickException(
+            f"{what}, but its new password could not be printed; run: fastauth user set-password {name}"
+        ) from None
+
+
 def _read_password(from_stdin: bool) -> tuple[str, bool]:
     """The new password, and whether it was generated: from stdin, from a prompt, or made up when there is neither."""
+    if sys.stdin is None:
+        raise click.ClickException("standard input is closed; a password cannot be read")
     if from_stdin:
         # One line ending belongs to the pipe, everything else to the password.
         text = sys.stdin.buffer.read(MAX_PASSWORD_BYTES + 3)
@@ -78,12 +102,12 @@ def add(config: Path | None, data_dir: str | None, name: str, password_stdin: bo
     settings = settings_from(config, data_dir)
     canonical = canonical_name(name)
     checked_scope = None if scope is None else check_scope(scope)
+    if _find(settings, canonical) is not None:  # before anybody types a password for nothing
+        raise Conflict("a user of this name exists already")
     password, is_generated = _read_password(password_stdin)
     account = new_user(canonical, PasswordHasher(settings.passwords).hash(password), checked_scope)
-    _with_users(settings, lambda users: users.add(account, skeleton(canonical)))
-    click.echo(f"fastauth: added {canonical}")
-    if is_generated:
-        click.echo(f"password: {password}")
+    _with_users(settings, lambda users: users.add(account, skeleton(canonical)), may_create=True)
+    _say_done(f"added {canonical}", canonical, password if is_generated else None)
 
 
 @user.command("list")
@@ -146,12 +170,12 @@ def set_password(config: Path | None, data_dir: str | None, name: str, password_
     """Give a user a new password."""
     settings = settings_from(config, data_dir)
     canonical = canonical_name(name)
+    if _find(settings, canonical) is None:
+        raise NotFound("there is no user of this name; fastauth user list shows all")
     password, is_generated = _read_password(password_stdin)
     password_hash = PasswordHasher(settings.passwords).hash(password)
     _with_users(settings, lambda users: users.set_password_hash(canonical, password_hash, int(time.time())))
-    click.echo(f"fastauth: changed the password of {canonical}")
-    if is_generated:
-        click.echo(f"password: {password}")
+    _say_done(f"changed the password of {canonical}", canonical, password if is_generated else None)
 
 
 @user.command()
@@ -166,7 +190,7 @@ def delete(config: Path | None, data_dir: str | None, name: str) -> None:
 
 
 @user.command("import")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path))
 @_json_option
 @with_settings_options
 def import_users(config: Path | None, data_dir: str | None, file: Path, as_json: bool) -> int:
@@ -181,7 +205,7 @@ def import_users(config: Path | None, data_dir: str | None, file: Path, as_json:
     size = file.stat().st_size
     hasher = PasswordHasher(settings.passwords)
     with click.progressbar(length=size, label="importing", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
-        report = _with_users(settings, lambda users: import_file(file, users, hasher, bar.update))
+        report = _with_users(settings, lambda users: import_file(file, users, hasher, bar.update), may_create=True)
     for line, reason in report.bad:
         click.echo(f"fastauth: {file} line {line}: {reason}", err=True)
     if report.bad_count > len(report.bad):

@@ -13,12 +13,12 @@ from fastauth.domain.errors import PasswordHashRefused
 
 MAX_HASH_LENGTH: Final = 512
 
-# Each bound is about one second of one core, or 256 MiB.
+# Each bound is about two seconds of one core, or 256 MiB.
 MAX_ARGON2_MEMORY_KIB: Final = 256 * 1024
 MAX_ARGON2_WORK_KIB: Final = 1024 * 1024  # memory x passes
 MAX_ARGON2_LANES: Final = 16
 BCRYPT_COSTS: Final = range(4, 16)
-MAX_PBKDF2_ROUNDS: Final = 5_000_000
+MAX_PBKDF2_ROUNDS: Final = {"sha256": 5_000_000, "sha512": 2_500_000}
 MAX_SCRYPT_BYTES: Final = 256 * 1024 * 1024  # 128 * N * r
 MAX_SCRYPT_WORK: Final = 1 << 22  # N * r * p
 
@@ -36,17 +36,17 @@ class Scheme(msgspec.Struct, frozen=True):
 
 
 _ARGON2 = re.compile(
-    r"(\$argon2(?:id|i|d)\$v=(?:16|19)\$m=([1-9]\d{0,9}),t=([1-9]\d{0,9}),p=([1-9]\d{0,9}))"
+    r"(\$argon2(?:id|i|d)\$v=(?:16|19)\$m=([1-9][0-9]{0,9}),t=([1-9][0-9]{0,9}),p=([1-9][0-9]{0,9}))"
     r"\$([A-Za-z0-9+/]{11,86})\$([A-Za-z0-9+/]{16,171})"
 )
-_BCRYPT = re.compile(r"(\$2[aby]\$(\d\d))\$[./A-Za-z0-9]{53}")
+_BCRYPT = re.compile(r"(\$2[aby]\$([0-9][0-9]))\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}")
 _PBKDF2 = re.compile(
-    r"(\$pbkdf2-(sha256|sha512)\$(?:i=)?([1-9]\d{0,9})(?:,l=\d{1,3})?)"
+    r"(\$pbkdf2-(sha256|sha512)\$(?:i=)?([1-9][0-9]{0,9})(?:,l=[0-9]{1,3})?)"
     r"\$([A-Za-z0-9./+]{4,171})\$([A-Za-z0-9./+]{22,171})"
 )
-_DJANGO_PBKDF2 = re.compile(r"(pbkdf2_(sha256)\$([1-9]\d{0,9}))\$([!-#%-~]{1,128})\$([A-Za-z0-9+/]{22,171}={0,2})")
+_DJANGO_PBKDF2 = re.compile(r"(pbkdf2_(sha256)\$([1-9][0-9]{0,9}))\$([!-#%-~]{1,128})\$([A-Za-z0-9+/]{22,171}={0,2})")
 _SCRYPT = re.compile(
-    r"(\$scrypt\$ln=([1-9]\d?),r=([1-9]\d{0,3}),p=([1-9]\d{0,3}))"
+    r"(\$scrypt\$ln=([1-9][0-9]?),r=([1-9][0-9]{0,3}),p=([1-9][0-9]{0,3}))"
     r"\$([A-Za-z0-9./+]{4,171})\$([A-Za-z0-9./+]{22,171})"
 )
 
@@ -60,6 +60,7 @@ def parse_scheme(password_hash: str) -> Scheme:
     if len(password_hash) > MAX_HASH_LENGTH:
         raise PasswordHashRefused(f"the hash is longer than {MAX_HASH_LENGTH} characters")
     if match := _ARGON2.fullmatch(password_hash):
+        _check_base64(match[5], match[6])
         return _argon2(match[1], int(match[2]), int(match[3]), int(match[4]))
     if match := _BCRYPT.fullmatch(password_hash):
         return _bcrypt(match[1], int(match[2]))
@@ -97,9 +98,9 @@ def _bcrypt(identifier: str, cost: int) -> Scheme:
 
 
 def _pbkdf2(identifier: str, digest: str, rounds: int) -> Scheme:
-    if rounds > MAX_PBKDF2_ROUNDS:
-        raise PasswordHashRefused(f"the PBKDF2 cost is absurd (more than {MAX_PBKDF2_ROUNDS} rounds)")
-    return Scheme("pbkdf2", identifier, rounds * (0.0003 if digest == "sha256" else 0.0005))
+    if rounds > MAX_PBKDF2_ROUNDS[digest]:
+        raise PasswordHashRefused(f"the PBKDF2 cost is absurd (more than {MAX_PBKDF2_ROUNDS[digest]} rounds)")
+    return Scheme("pbkdf2", identifier, rounds * (0.0003 if digest == "sha256" else 0.0007))
 
 
 def _scrypt(identifier: str, log_n: int, r: int, p: int) -> Scheme:
@@ -107,6 +108,8 @@ def _scrypt(identifier: str, log_n: int, r: int, p: int) -> Scheme:
         raise PasswordHashRefused(
             f"the scrypt cost is absurd (more than {MAX_SCRYPT_BYTES >> 20} MiB, or N x r x p over {MAX_SCRYPT_WORK})"
         )
+    if log_n >= 16 * r:
+        raise PasswordHashRefused("scrypt needs N below 2 to the power of 16 x r (RFC 7914 section 2)")
     return Scheme("scrypt", identifier, float(r * p << log_n) * 0.00035)
 
 

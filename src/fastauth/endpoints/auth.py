@@ -32,13 +32,16 @@ class Granted(msgspec.Struct):
     token_type: str
     expires_in: int
 
+    def __repr__(self) -> str:
+        return "Granted(...)"
+
 
 class Hasher(Protocol):
     """Checks passwords; every call costs what a hash costs and belongs into the pool."""
 
     def check(self, password: str, password_hash: str) -> bool: ...
     def hash(self, password: str) -> str: ...
-    def needs_rehash(self, password_hash: str) -> bool: ...
+    def needs_rehash(self, password: str, password_hash: str) -> bool: ...
     def decoys(self, slowest_scheme: str | None, stored_hash: str | None) -> list[str]: ...
 
 
@@ -61,6 +64,9 @@ class _Outcome(msgspec.Struct):
     token: str | None = None
     new_hash: str | None = None
 
+    def __repr__(self) -> str:
+        return "_Outcome(...)"
+
 
 _SCAN_PROBLEMS: Final = {
     core.JSON_DUPLICATE: "a member name stands twice in the JSON",
@@ -69,6 +75,7 @@ _SCAN_PROBLEMS: Final = {
     core.JSON_MALFORMED: "the body is not valid JSON",
 }
 _BODY_DEPTH: Final = 16
+_BODY_MEMBERS: Final = 64
 
 _decode_credentials = msgspec.json.Decoder(Credentials).decode
 _encode = msgspec.json.Encoder().encode
@@ -129,7 +136,7 @@ class LoginEndpoint:
             token = self._issuer.issue_user_token(user, int(self._clock()))
         except Exception as error:
             raise IssueFailed(f"no token could be made: {type(error).__name__}") from error
-        needs_rehash = self._hasher.needs_rehash(user.password_hash)
+        needs_rehash = self._hasher.needs_rehash(password, user.password_hash)
         return _Outcome(token, self._hasher.hash(password) if needs_rehash else None)
 
     def _store_rehashed(self, user: User, new_hash: str) -> None:
@@ -160,7 +167,7 @@ def check_json_content_type(request: Request) -> None:
 
 def decode_credentials(body: bytes) -> Credentials:
     """Raises MalformedBody, whose text says what is wrong and never quotes the body."""
-    problem = core.scan_json(body, _BODY_DEPTH)
+    problem = core.scan_json(body, _BODY_DEPTH, _BODY_MEMBERS)
     if problem != core.JSON_OK:
         raise MalformedBody(_SCAN_PROBLEMS[problem])
     try:

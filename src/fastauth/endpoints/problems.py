@@ -45,7 +45,7 @@ PROBLEMS: Final[dict[str, Problem]] = {
     "unsupported_media_type": Problem(415, None),
     "internal_error": Problem(500, "Something went wrong here; the request id finds it in the server's log."),
     "issue_failed": Problem(500, "The credentials are right, but no token could be made; try again."),
-    "overloaded": Problem(503, "Too many logins are waiting; try again after the time in Retry-After."),
+    "overloaded": Problem(503, "More is waiting than can be done in time; try again after the time in Retry-After."),
     "unavailable": Problem(
         503, "Something this request needs is not available; try again after the time in Retry-After."
     ),
@@ -53,6 +53,7 @@ PROBLEMS: Final[dict[str, Problem]] = {
 # Codes that only commands and start-up meet; over HTTP they would be a defect of this server.
 NEVER_OVER_HTTP: Final = frozenset(
     {
+        "bad_line",
         "conflict",
         "key_refused",
         "master_key_refused",

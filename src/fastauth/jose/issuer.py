@@ -24,7 +24,7 @@ class TokenSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     refresh_idle_s: Seconds = 14 * 86_400
     refresh_max_s: Seconds = 90 * 86_400
     refresh_grace_s: Annotated[int, msgspec.Meta(ge=0, le=60)] = 10
-    audience: Annotated[str, msgspec.Meta(max_length=512)] | None = None
+    audience: Annotated[str, msgspec.Meta(min_length=1, max_length=512)] | None = None
     user_scope: str = "user"
 
 

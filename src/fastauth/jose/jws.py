@@ -54,7 +54,7 @@ class JwsVerifier:
     """
 
     def __init__(self, keys: Mapping[str, VerifyingKey]) -> None:
-        self._keys = keys
+        self._keys = dict(keys)  # other keys need another verifier: the header table belongs to these
         self._headers: dict[bytes, tuple[VerifyingKey, str | None]] = {}
 
     def verify(self, token: bytes) -> VerifiedJws:
@@ -68,25 +68,27 @@ class JwsVerifier:
             raise TokenRefused("malformed")
         signed, _, signature_text = token.rpartition(b".")
         header_text, _, payload_text = signed.partition(b".")
-        key, typ = self._headers.get(header_text) or self._learn(header_text)
+        known = self._headers.get(header_text)
+        key, typ = known or self._judge(header_text)
         signature = base64url.decode(signature_text)
         payload = base64url.decode(payload_text)
         if signature is None or payload is None:
             raise TokenRefused("malformed")
         if not key.is_signature(signature, signed):
             raise TokenRefused("signature")
+        if known is None:  # only what its owner signed is remembered: a forger cannot fill the table
+            if len(self._headers) >= _MOST_HEADERS:
+                self._headers.clear()
+            self._headers[header_text] = (key, typ)
         return VerifiedJws(typ, payload)
 
-    def _learn(self, header_text: bytes) -> tuple[VerifyingKey, str | None]:
+    def _judge(self, header_text: bytes) -> tuple[VerifyingKey, str | None]:
         header = _parse_header(header_text)
         key = None if header.kid is None else self._keys.get(header.kid)
         if key is None:
             raise TokenRefused("key")
         if header.alg != key.alg:
             raise TokenRefused("algorithm")
-        if len(self._headers) >= _MOST_HEADERS:
-            self._headers.clear()
-        self._headers[header_text] = (key, header.typ)
         return key, header.typ
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final, Protocol
 
-from fastauth.domain.errors import FastauthError, Unavailable
+from fastauth.domain.errors import FastauthError, Overloaded, Unavailable
 from fastauth.endpoints.errors import (
     BadRequest,
     BodyAborted,
@@ -24,7 +24,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 BODY_TIMEOUT_S: Final = 2.0
-UNAVAILABLE_LOG_S: Final = 1.0
+REFUSAL_LOG_S: Final = 1.0
 # A second one of these is an attack or a defect; two parties would each believe another (RFC 9110 section 5.3).
 UNIQUE_HEADERS: Final = (
     b"host",
@@ -34,6 +34,10 @@ UNIQUE_HEADERS: Final = (
     b"content-encoding",
     b"transfer-encoding",
 )
+
+_HOST_CHARACTERS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,;=:%[]"
+# Of all bodies that are being read at once; slow ones beyond it are refused, or they would fill the memory.
+MAX_BODIES_BYTES: Final = 16 * 1024 * 1024
 
 Handler = Callable[[Request], Response]
 AsyncHandler = Callable[[Request], Awaitable[Response]]
@@ -90,25 +94,48 @@ class Service(Protocol):
     async def close(self) -> None: ...
 
 
+class BodyBudget:
+    """How many bytes of unfinished bodies this process holds."""
+
+    __slots__ = ("_held",)
+
+    def __init__(self) -> None:
+        self._held = 0
+
+    def hold(self, size: int) -> None:
+        """Raises Overloaded when all bodies together are too much; what was held is to be released all the same."""
+        self._held += size
+        if self._held > MAX_BODIES_BYTES:
+            raise Overloaded(1)
+
+    def release(self, size: int) -> None:
+        """Give back what ``hold`` took."""
+        self._held -= size
+
+
 class AsgiRequest(Request):
     """A request whose body comes from ASGI."""
 
-    __slots__ = ("_receive",)
+    __slots__ = ("_bodies", "_receive")
 
-    def __init__(self, scope: Scope, path: str, receive: Receive) -> None:
+    def __init__(self, scope: Scope, path: str, receive: Receive, bodies: BodyBudget) -> None:
         """Raises BadRequest for a header that must be unique and is not, or for a missing Host."""
         pairs = scope["headers"]
         headers: Mapping[bytes, bytes] = dict(pairs)
         if len(headers) != len(pairs):
             _check_unique([pair[0] for pair in pairs])
-        # granian hands on a missing Host as an empty one (RFC 9112 section 3.2: 400)
-        if not headers.get(b"host") and scope["http_version"] == "1.1":
+        # granian hands on a missing Host as an empty one (RFC 9112 section 3.2: 400, as for an invalid one)
+        host = headers.get(b"host")
+        if not host and scope["http_version"] == "1.1":
             raise BadRequest("the request has no Host header")
+        if host and host.translate(None, _HOST_CHARACTERS):
+            raise BadRequest("the Host header is not a host")
         # hyper takes off one "chunked" and would leave any other coding in the body (RFC 9112 section 6.1)
         if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
             raise BadRequest("the only transfer coding is chunked, once")
         super().__init__(scope["method"], path, headers)
         self._receive = receive
+        self._bodies = bodies
 
     async def read_body(self) -> bytes:
         length = self.headers.get(b"content-length", b"0")
@@ -123,17 +150,21 @@ class AsgiRequest(Request):
     async def _read_chunks(self) -> bytes:
         chunks = []
         size = 0
-        while True:
-            message = await self._receive()
-            if message["type"] != "http.request":
-                raise BodyAborted
-            chunk = message.get("body", b"")
-            size += len(chunk)
-            if size > MAX_BODY_BYTES:
-                raise BodyTooLarge
-            chunks.append(chunk)
-            if not message.get("more_body", False):
-                return b"".join(chunks)
+        try:
+            while True:
+                message = await self._receive()
+                if message["type"] != "http.request":
+                    raise BodyAborted
+                chunk = message.get("body", b"")
+                size += len(chunk)
+                self._bodies.hold(len(chunk))
+                if size > MAX_BODY_BYTES:
+                    raise BodyTooLarge
+                chunks.append(chunk)
+                if not message.get("more_body", False):
+                    return b"".join(chunks)
+        finally:
+            self._bodies.release(size)
 
 
 def _check_unique(names: list[bytes]) -> None:
@@ -147,18 +178,37 @@ class AsgiApp:
 
     def __init__(self, start: Callable[[], Awaitable[Service]]) -> None:
         self._start = start
+        self._bodies = BodyBudget()
         self._errors = ErrorAnswers()
         self._starting = asyncio.Lock()
         self._service: Service | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            service = self._service or await self._started()
-            await _serve_http(service.router, self._errors, scope, receive, send)
+            await self._serve_http(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._serve_lifespan(receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
+
+    async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope["path"]
+        if root := scope.get("root_path"):  # mounted below another application
+            path = path.removeprefix(root)
+        try:
+            service = self._service or await self._started()
+            request = AsgiRequest(scope, path, receive, self._bodies)
+            route = service.router.find(path, request.method)
+            # One spelling of a path: a proxy that limits /auth does not see it in /%61uth.
+            if b"%" in scope.get("raw_path", b"") and not route.is_subtree:
+                raise PathNotFound
+            response: Response = route.handle(request) if not route.is_async else await route.handle(request)
+        except FastauthError as error:
+            response = self._errors.answer(error, path)
+        except Exception as error:  # noqa: BLE001 - the last line of defence: a generic 500, and the worker lives
+            response = self._errors.answer_defect(error, path)
+        await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else response.body})
 
     async def _started(self) -> Service:
         async with self._starting:
@@ -185,28 +235,6 @@ class AsgiApp:
                 return
 
 
-async def _serve_http(router: Router, errors: "ErrorAnswers", scope: Scope, receive: Receive, send: Send) -> None:
-    path: str = scope["path"]
-    if root := scope.get("root_path"):  # mounted below another application
-        path = path.removeprefix(root)
-    try:
-        request = AsgiRequest(scope, path, receive)
-        route = router.find(path, request.method)
-        response: Response = route.handle(request) if not route.is_async else await route.handle(request)
-    except FastauthError as error:
-        response = errors.answer(error, path)
-    except Exception as error:  # noqa: BLE001 - the last line of defence: a generic 500, and the worker lives
-        response = errors.answer_defect(error, path)
-    await send(
-        {
-            "type": "http.response.start",
-            "status": response.status,
-            "headers": response.headers,
-        }
-    )
-    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else response.body})
-
-
 class ErrorAnswers:
     """What an exception is answered with, and which of them leave a line in the log."""
 
@@ -216,7 +244,9 @@ class ErrorAnswers:
     def answer(self, error: FastauthError, path: str) -> Response:
         """An error that fastauth raised on purpose."""
         if isinstance(error, Unavailable):
-            self._tell_unavailable(error)
+            self._tell(error.dependency, "unavailable", dependency=error.dependency, reason=str(error))
+        elif isinstance(error, Overloaded):
+            self._tell("", "overloaded", path=path, retry_after_s=error.retry_after_s)
         response = problem_response(error)
         if response.status != 500:
             return response
@@ -230,8 +260,8 @@ class ErrorAnswers:
         )
         return problem_response(answered or FastauthError(), request_id)
 
-    def _tell_unavailable(self, error: Unavailable) -> None:
+    def _tell(self, key: str, event: str, **values: object) -> None:
         now = time.monotonic()  # a line a second says as much as a thousand
-        if now - self._told.get(error.dependency, -UNAVAILABLE_LOG_S) >= UNAVAILABLE_LOG_S:
-            self._told[error.dependency] = now
-            get_log().error("unavailable", dependency=error.dependency, reason=str(error))
+        if now - self._told.get(key, -REFUSAL_LOG_S) >= REFUSAL_LOG_S:
+            self._told[key] = now
+            get_log().error(event, **values)

@@ -19,6 +19,7 @@ from fastauth.jose.keyring import KeyRing
 from fastauth.jose.keys import SigningKey
 from fastauth.jose.wrapping import MASTER_KEY_BYTES, MasterKey
 from fastauth.server.settings import Settings
+from fastauth.server.telemetry import get_log
 
 FIRST_USER: Final = "admin"
 GENERATED_PASSWORD_LENGTH: Final = 24
@@ -53,10 +54,29 @@ def prepare_data_dir(settings: Settings) -> None:
         raise StartRefused(f"{path}: {error.strerror}; name another directory with --data-dir") from None
     if not os.access(path, os.W_OK | os.X_OK):
         raise StartRefused(f"{path}: not writable; name another directory with --data-dir")
+    state = path.stat()
+    if not state.st_mode & 0o077:
+        return
+    is_ours = (path / "fastauth.db").exists() or (path / "master.key").exists() or not any(path.iterdir())
+    if is_ours and state.st_uid == os.geteuid():
+        path.chmod(0o700)
+    else:  # somebody's directory with other things in it is not ours to close
+        get_log().warning("data_dir_open_to_others", path=str(path), advice=f"chmod 700 {path}")
+
+
+def open_existing_storage(settings: Settings) -> Storage:
+    """Open the database as it is, for commands that only look or change what is there.
+
+    Raises Unavailable, SchemaRefused, or StartRefused when there is no database.
+    """
+    path = settings.sqlite_path
+    if not path.is_file():
+        raise StartRefused(f"there is no database at {path}; name the data directory of a server with --data-dir")
+    return open_storage(settings)
 
 
 def open_storage(settings: Settings) -> Storage:
-    """Open the database; an embedded one is brought to the newest schema first.
+    """Open the database, which is made if need be; an embedded one is brought to the newest schema first.
 
     Raises Unavailable, SchemaRefused or StartRefused.
     """
@@ -130,11 +150,14 @@ def _create_secret_file(path: Path, text: str) -> None:
             path.hardlink_to(scratch)
         except FileExistsError:
             return
+        except OSError:  # a file system without hard links
+            scratch.replace(path)
+            return
         directory = os.open(path.parent, os.O_RDONLY)
         os.fsync(directory)
         os.close(directory)
     finally:
-        scratch.unlink()
+        scratch.unlink(missing_ok=True)
 
 
 def generate_password() -> str:

@@ -10,12 +10,13 @@ import fcntl
 import gc
 import mmap
 import os
+import select
 import signal
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -42,21 +43,24 @@ _STEADY_AFTER_S: Final = 10.0
 _FIRST_RETRY_S: Final = 0.1
 _LONGEST_RETRY_S: Final = 5.0
 _MOST_FAILED_STARTS: Final = 3
+_STOP_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 
 class DrainFlag:
     """One byte that the parent sets and every worker reads: the server has been told to stop."""
 
-    def __init__(self, path: Path, *, create: bool = False) -> None:
-        """In: the file that carries the byte; ``create`` in the parent, before any worker."""
-        descriptor = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), 0o600)
+    def __init__(self, path: Path) -> None:
+        """In: the file that carries the byte; the holder of the directory's lock makes it."""
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            if create:
-                os.ftruncate(descriptor, 0)
-                os.ftruncate(descriptor, 1)
+            os.ftruncate(descriptor, 1)
             self._byte = mmap.mmap(descriptor, 1)
         finally:
             os.close(descriptor)
+
+    def clear(self) -> None:
+        """Forget the stop of an earlier server."""
+        self._byte[0] = 0
 
     def set(self) -> None:
         """From now on every worker answers ``/readyz`` with 503."""
@@ -68,26 +72,64 @@ class DrainFlag:
 
 
 class InstanceLock:
-    """One server a database: an advisory lock that the kernel drops with the last process that holds it."""
+    """One server a data directory, and one a database: the kernel drops the locks with the last holder."""
 
-    def __init__(self, database: Path, data_dir: Path) -> None:
-        """Raises StartRefused when another server holds it."""
-        path = database.with_name(database.name + ".lock")
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._descriptor)
-            raise StartRefused(
-                f"another fastauth serves {database}; stop it, or name another directory with --data-dir"
-            ) from None
-        self._pid_file = data_dir / "fastauth.pid"
+    def __init__(self, settings: Settings) -> None:
+        """Raises StartRefused when another server holds one of them."""
+        database = settings.sqlite_path
+        self._descriptors: list[int] = []
+        self._pid_file = settings.data_path / "fastauth.pid"
+        self._lock(settings.data_path / "fastauth.lock", f"runs in {settings.data_path}")
+        if database.parent != settings.data_path:
+            self._lock(database.with_name(database.name + ".lock"), f"serves {database}")
         self._pid_file.write_text(f"{os.getpid()}\n")
+
+    def _lock(self, path: Path, what: str) -> None:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            self._let_go()
+            raise StartRefused(f"{path}: {error.strerror}") from None
+        self._descriptors.append(descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._let_go()
+            raise StartRefused(f"another fastauth {what}; stop it, or name another directory with --data-dir") from None
+
+    def _let_go(self) -> None:
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+        self._descriptors.clear()
 
     def release(self) -> None:
         """Remove the pid file and let go."""
         self._pid_file.unlink(missing_ok=True)
-        os.close(self._descriptor)
+        self._let_go()
+
+
+class Wakeup:
+    """What granian's main loop waits on, in place of its ``threading.Event``.
+
+    A signal handler may run while the main thread holds an Event's lock, and ``set()`` would wait for it for ever; a
+    write to a descriptor cannot block.
+    """
+
+    def __init__(self) -> None:
+        self._descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def set(self) -> None:
+        """Wake the waiter. Safe in a signal handler and in any thread."""
+        os.eventfd_write(self._descriptor, 1)
+
+    def clear(self) -> None:
+        """Forget earlier wake-ups."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._descriptor)
+
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Return when woken, or after the timeout."""
+        select.select([self._descriptor], [], [], timeout_s)
 
 
 class Backoff:
@@ -108,7 +150,7 @@ class Backoff:
 class Server(MPServer):
     """granian with a drain before the stop, and with respawns that never give up a server that has worked."""
 
-    def __init__(self, settings: Settings, address: str, drain: DrainFlag) -> None:
+    def __init__(self, settings: Settings, address: str, drain: DrainFlag, say: Callable[[str], None]) -> None:
         """Raises StartRefused for a certificate or a key that cannot be used."""
         try:
             self._configure(settings, address)
@@ -120,6 +162,9 @@ class Server(MPServer):
         self._drain_s = settings.drain_s
         self._backoffs = [Backoff() for _ in range(settings.workers)]
         self._failed_starts = 0
+        self._stop_at: float | None = None
+        self.main_loop_interrupt: Any = Wakeup()
+        self.announcer = threading.Thread(target=_announce, args=(self, settings, say), daemon=True)
         self.is_ready = False
         self.has_given_up = False
 
@@ -152,42 +197,50 @@ class Server(MPServer):
 
     def signal_handler_interrupt(self, *_args: Any, **_kwargs: Any) -> None:
         """First signal: not ready, but serving, for DRAIN_S. Second: stop now."""
-        if self._drain.is_set() or not self.is_ready or self._drain_s == 0:
-            self._drain.set()
-            self._stop()
-            return
+        waits = self.is_ready and not self._drain.is_set()
+        self._stop_at = time.monotonic() + (self._drain_s if waits else 0.0)
         self._drain.set()
-        timer = threading.Timer(self._drain_s, self._stop)
-        timer.daemon = True
-        timer.start()
-
-    def _stop(self) -> None:
-        self.interrupt_signal = True
         self.main_loop_interrupt.set()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it has been told to stop."""
+        return self._stop_at is not None
 
     def give_up(self) -> None:
         """Stop because the workers never came up."""
         self.has_given_up = True
-        self._stop()
+        self._stop_at = time.monotonic()
+        self.main_loop_interrupt.set()
+
+    def _spawn_workers(self, spawn_target: Any, target_loader: Any) -> None:
+        with _signals_held():
+            super()._spawn_workers(spawn_target, target_loader)  # type: ignore[no-untyped-call]  # granian has no types
 
     def _serve_loop(self, spawn_target: Any, target_loader: Any) -> None:
         """Replace workers that die. granian's own loop ends the whole server when one dies twice in 5.5 s."""
+        self.announcer.start()  # not earlier: the workers are forked before there is a second thread
         due: dict[int, float] = {}
-        while not self.interrupt_signal:
+        is_told = False
+        while self._stop_at is None or time.monotonic() < self._stop_at:
             self.main_loop_interrupt.wait(self._until_next(due))
             self.main_loop_interrupt.clear()
-            if self.reload_signal:  # SIGHUP: nothing to reload, and nothing to die of
-                self.reload_signal = False
+            if self._stop_at is not None and not is_told:
+                is_told = True
+                stop_in_s = round(max(0.0, self._stop_at - time.monotonic()), 1)
+                get_log().info("stopping", stop_in_s=stop_in_s, hint="a second signal skips the wait")
+            self.reload_signal = False  # SIGHUP: nothing to reload, and nothing to die of
             for index in self._take_dead():
                 due[index] = time.monotonic() + self._backoff(index)
             for index in [index for index, at in due.items() if at <= time.monotonic()]:
                 del due[index]
-                if not self.interrupt_signal:
+                with _signals_held():
                     self._respawn_workers([index], spawn_target, target_loader)
+        self.interrupt_signal = True
 
-    @staticmethod
-    def _until_next(due: dict[int, float]) -> float | None:
-        return max(0.0, min(due.values()) - time.monotonic()) if due else None
+    def _until_next(self, due: dict[int, float]) -> float | None:
+        times = [*due.values(), *([] if self._stop_at is None else [self._stop_at])]
+        return max(0.0, min(times) - time.monotonic()) if times else None
 
     def _take_dead(self) -> list[int]:
         count = len(self.interrupt_children)
@@ -205,34 +258,46 @@ class Server(MPServer):
         return delay_s
 
 
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Hold back signals while a worker is forked.
+
+    Until the worker has handlers of its own it would run the parent's, and a SIGTERM would be lost on it; it lets them
+    through in ``build_worker_app``.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def serve(settings: Settings, say: Callable[[str], None]) -> None:
-    """Serve until told to stop. In: where the one ready line goes.
+    """Serve until told to stop. In: where the one ready line goes. The caller holds the ``InstanceLock``.
 
     Raises StartRefused when the address is taken or no worker comes up.
     """
-    lock = InstanceLock(settings.sqlite_path, settings.data_path)
-    try:
-        flag_path = settings.data_path / "fastauth.drain"
-        address = free_address(settings.host, settings.port)
-        server = Server(settings, address, DrainFlag(flag_path, create=True))
-        announcer = threading.Thread(target=_announce, args=(server, settings, say), daemon=True)
-        server.on_startup(announcer.start)
-        server.serve(target_loader=partial(build_worker_app, settings, flag_path, os.getpid()), wrap_loader=False)
-        flag_path.unlink(missing_ok=True)
-        if server.has_given_up:
-            raise StartRefused("no worker came up; the log above says why")
-    finally:
-        lock.release()
+    flag_path = settings.data_path / "fastauth.drain"
+    drain = DrainFlag(flag_path)
+    drain.clear()
+    server = Server(settings, free_address(settings.host, settings.port), drain, say)
+    server.serve(target_loader=partial(build_worker_app, settings, flag_path, os.getpid()), wrap_loader=False)
+    flag_path.unlink(missing_ok=True)
+    if server.has_given_up:
+        raise StartRefused("no worker came up; the log above says why")
 
 
 def build_worker_app(settings: Settings, flag_path: Path, parent: int) -> AsgiApp:
     """In a worker: the application, tied to its parent's drain flag and life."""
+    # A signal to the terminal's or the parent's group is the parent's affair: only it can stop without losing requests.
+    os.setpgid(0, 0)
 
     async def start() -> Any:
         loop = asyncio.get_running_loop()
-        # Ctrl-C reaches every process of the terminal, but only the parent knows how to stop without losing requests.
         loop.remove_signal_handler(signal.SIGINT)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
         loop.call_later(_ORPHAN_CHECK_S, _end_if_orphaned, loop, parent)
         service = await compose(settings, DrainFlag(flag_path).is_set)
         gc.freeze()  # what lives as long as the process is never looked through again
@@ -255,8 +320,9 @@ def free_address(host: str, port: int) -> str:
     """
     try:
         infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError as error:
-        raise StartRefused(f"{host}: {error.strerror}; name an address of this machine with --host") from None
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a host name"
+        raise StartRefused(f"{host}: {reason}; name an address of this machine with --host") from None
     family, kind, protocol, _, address = infos[0]
     with socket.socket(family, kind, protocol) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -271,13 +337,14 @@ def free_address(host: str, port: int) -> str:
 def _announce(server: Server, settings: Settings, say: Callable[[str], None]) -> None:
     """Wait until the server answers, then say so: the ready line is a promise."""
     deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline and not server.interrupt_signal:
+    while time.monotonic() < deadline and not server.is_stopping:
         if _answers(settings, server.bind_addr):
             server.is_ready = True
-            say(f"fastauth: ready on {settings.base_url}")
+            with contextlib.suppress(OSError):  # whoever reads the line may have gone
+                say(f"fastauth: ready on {settings.base_url}")
             return
         time.sleep(0.02)
-    if not server.interrupt_signal:
+    if not server.is_stopping:
         server.give_up()
 
 
@@ -300,7 +367,7 @@ def _raise_descriptor_limit() -> int:
     """Raise the soft limit of open files to the hard one; out: the limit. A connection is a file."""
     import resource
 
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = min(hard, 65_536) if hard != resource.RLIM_INFINITY else 65_536
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max(soft, min(hard, 65_536) if hard != resource.RLIM_INFINITY else 65_536)
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     return wanted

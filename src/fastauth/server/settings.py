@@ -6,11 +6,13 @@ every problem at once. The sections of features that are still to come stand her
 
 import difflib
 import ipaddress
+import os
 import re
+import ssl
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
 from urllib.parse import urlsplit
 
 import msgspec
@@ -121,7 +123,7 @@ class Settings(_Section, frozen=True, kw_only=True):
     @property
     def data_path(self) -> Path:
         """The data directory, absolute."""
-        return Path(self.data_dir).expanduser().absolute()
+        return Path(os.path.expanduser(self.data_dir)).absolute()  # noqa: PTH111 - leaves "~nobody" as it is
 
     @property
     def sqlite_path(self) -> Path:
@@ -173,6 +175,8 @@ _PREFIX: Final = "FASTAUTH_"
 _NOT_SETTINGS: Final = frozenset({"FASTAUTH_CONFIG", "FASTAUTH_PURE_PYTHON", "FASTAUTH_CFLAGS"})
 # What Kubernetes sets in every pod beside a Service named "fastauth" is not meant for us.
 _SERVICE_LINK: Final = re.compile(r"FASTAUTH_(SERVICE_(HOST|PORT\w*)|PORT_\d+_\w+)")
+_SQLITE_URL: Final = re.compile(r"sqlite:///(?!:memory:)[^\0?#]*[^\0?#/]")
+_ISSUER_TEXT: Final = re.compile(r"[!$-+\--;=A-~]+")  # visible ASCII without " # ? @ and a few that no URL has
 _MAX_SECRET_FILE: Final = 64 * 1024
 
 
@@ -212,11 +216,14 @@ def _is_section(kind: object) -> bool:
     return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 
 
+_SECTIONS: Final = frozenset(field.name for field in msgspec.structs.fields(Settings) if _is_section(field.type))
+
+
 def _read_toml(config_file: Path | None, problems: list[str]) -> _Values:
     if config_file is None:
         return {}
     try:
-        document = tomllib.loads(config_file.read_text())
+        document = tomllib.loads(config_file.read_text(encoding="utf-8"))
     except OSError as error:
         problems.append(f"{config_file}: {error.strerror or 'cannot be read'}")
         return {}
@@ -225,7 +232,11 @@ def _read_toml(config_file: Path | None, problems: list[str]) -> _Values:
         return {}
     values: _Values = {}
     for name, value in document.items():
-        if isinstance(value, dict):
+        if name in _SECTIONS and not isinstance(value, dict):
+            problems.append(f"{config_file}: {name} is a section; write [{name}] on a line and its settings below")
+        elif isinstance(value, dict) and not value and name not in _SECTIONS:
+            problems.append(f"{config_file}: [{name}]: no such section; there are {', '.join(sorted(_SECTIONS))}")
+        elif isinstance(value, dict):
             values.update({f"{name}.{inner}": (item, f"{config_file}") for inner, item in value.items()})
         else:
             values[name] = (value, f"{config_file}")
@@ -267,9 +278,9 @@ def _read_secret_files(values: _Values, problems: list[str]) -> None:
             problems.append(f"{source}: {key} is given twice, directly and as a file")
             continue
         try:
-            with Path(str(path)).open() as file:
+            with Path(str(path)).open(encoding="utf-8") as file:
                 values[key] = (file.read(_MAX_SECRET_FILE).strip(), source)
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "not a text file"
             problems.append(f"{source}: {path}: {reason}")
 
@@ -294,7 +305,7 @@ def _convert_one(
         return
     value, source = values[key]
     if key in NOT_BUILT:  # whatever is accepted has no effect yet, so the default stays
-        if str(value) not in (str(field.default), "off"):
+        if value != "off" and not _is_default(value, field):
             only = "off" if field.default is None else f"{field.default} or off"
             problems.append(f"{source}: {key}: this version does not have the feature yet; leave it out, or say {only}")
         return
@@ -303,7 +314,16 @@ def _convert_one(
         into[field.name] = msgspec.convert(value, field.type, strict=not source.startswith((_PREFIX, "--")))
     except msgspec.ValidationError as error:
         reason = "not a valid value" if key in SECRETS else str(error)
+        if get_origin(field.type) is Literal:
+            reason = f"must be one of {', '.join(get_args(field.type))}"
         problems.append(f"{source}: {key}: {reason}")
+
+
+def _is_default(value: object, field: msgspec.structs.FieldInfo) -> bool:
+    try:
+        return bool(msgspec.convert(value, field.type, strict=False) == field.default)
+    except msgspec.ValidationError:
+        return False
 
 
 def _check(settings: Settings) -> Iterator[str]:
@@ -312,13 +332,11 @@ def _check(settings: Settings) -> Iterator[str]:
         yield "issuer: must be set (FASTAUTH_ISSUER) when the host is not loopback: it is the iss of every token"
     if settings.issuer is not None:
         yield from _check_issuer(settings.issuer)
-    if (settings.tls.cert_file is None) != (settings.tls.key_file is None):
-        yield "tls: cert_file and key_file go together"
-    for name in (settings.tls.cert_file, settings.tls.key_file):
-        if name is not None and not Path(name).is_file():
-            yield f"tls: {name}: no such file"
-    if settings.database_url is not None and not settings.database_url.startswith("sqlite:///"):
-        yield "database_url: this version takes only sqlite:///PATH"
+    yield from _check_tls(settings.tls)
+    if settings.database_url is not None and not _SQLITE_URL.fullmatch(settings.database_url):
+        yield "database_url: this version takes only sqlite:///PATH, the path of a file"
+    if "\0" in settings.data_dir:
+        yield "data_dir: not a path"
     if settings.passwords.profile == "cheapest-for-tests" and not settings.allow_insecure:
         yield "passwords.profile: cheapest-for-tests protects nobody; it starts only with FASTAUTH_ALLOW_INSECURE=1"
     if settings.master_key is not None:
@@ -332,10 +350,28 @@ def _check(settings: Settings) -> Iterator[str]:
         yield f"tokens.user_scope: {error}"
 
 
+def _check_tls(tls: TlsSettings) -> Iterator[str]:
+    if (tls.cert_file is None) != (tls.key_file is None):
+        yield "tls: cert_file and key_file go together"
+    for name in (tls.cert_file, tls.key_file):
+        if name is not None and not Path(name).is_file():
+            yield f"tls: {name}: no such file"
+            return
+    if tls.cert_file is not None and tls.key_file is not None:
+        try:  # an encrypted key must not stop the start with a question
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.cert_file, tls.key_file, password=lambda: "")
+        except (OSError, ValueError):  # SSLError is an OSError, and its text is of no use to a person
+            yield "tls: cert_file and key_file are not a PEM certificate and its unencrypted key"
+
+
 def _check_issuer(issuer: str) -> Iterator[str]:
-    parts = urlsplit(issuer)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        yield "issuer: must be an http(s) URL without query and fragment (RFC 8414 section 2)"
+    try:
+        parts = urlsplit(issuer)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets, or a port that is none
+        is_url = False
+    if not is_url or not _ISSUER_TEXT.fullmatch(issuer):
+        yield "issuer: must be an http(s) URL in ASCII without user, query and fragment (RFC 8414 section 2)"
 
 
 def is_loopback(host: str) -> bool:

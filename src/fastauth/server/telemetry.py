@@ -13,10 +13,18 @@ _encode = msgspec.json.Encoder(enc_hook=repr).encode
 
 def _render(_logger: object, _method: str, event: structlog.typing.EventDict) -> bytes:
     # msgspec leaves U+2028, ESC's C1 cousins and the like readable; a terminal must not act on them.
-    text = _encode({name: event.pop(name) for name in ("time", "level", "event")} | dict(event)).decode()
+    ordered = {name: event.pop(name) for name in ("time", "level", "event")} | dict(event)
+    try:
+        text = _encode(ordered).decode()
+    except UnicodeEncodeError:  # a lone surrogate: a file name, say, that is not UTF-8
+        text = _encode({name: _plain(value) for name, value in ordered.items()}).decode()
     if text.isascii() and text.isprintable():
         return text.encode()
     return "".join(char if char.isprintable() else _escape(char) for char in text).encode()
+
+
+def _plain(value: object) -> str:
+    return str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def _escape(char: str) -> str:

@@ -1,6 +1,7 @@
 """``fastauth user import``: many users from a JSON Lines file, in transactions of two thousand."""
 
 import asyncio
+import bisect
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -29,6 +30,9 @@ class ImportLine(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     scope: str | None = None
     disabled: bool = False
 
+    def __repr__(self) -> str:  # the password never reaches a log or a traceback
+        return "ImportLine(...)"
+
 
 class BadLine(FastauthError):
     """A line that cannot be imported; the text says why and never quotes it."""
@@ -47,10 +51,16 @@ class ImportReport(msgspec.Struct):
     def refuse(self, number: int, reason: str) -> None:
         """Count a bad line."""
         self.bad_count += 1
-        if len(self.bad) < MOST_REASONS:
-            self.bad.append((number, reason))
+        bisect.insort(self.bad, (number, reason))  # look-alikes are known only after their batch was written
+        del self.bad[MOST_REASONS:]
 
 
+_SCAN_PROBLEMS: Final = {
+    core.JSON_DUPLICATE: "a member name stands twice",
+    core.JSON_TOO_DEEP: "nested too deeply",
+    core.JSON_TOO_MANY: "too many members",
+    core.JSON_MALFORMED: "not valid JSON in UTF-8",
+}
 _decode_line = msgspec.json.Decoder(ImportLine).decode
 
 
@@ -69,23 +79,24 @@ async def import_file(
         report.existing += not_added.existing
         report.added += len(accounts) - not_added.existing - len(not_added.lookalikes)
         if not_added.lookalikes:
-            numbers = {user.name: number for number, user, _ in accounts}
-            for name in not_added.lookalikes:
-                report.refuse(numbers[name], "the user name looks like one that exists already (Unicode TR 39)")
+            for number, user, _ in accounts:
+                if user.name in not_added.lookalikes:
+                    report.refuse(number, "the user name looks like one that exists already (Unicode TR 39)")
         on_progress(size)
 
+    storing: asyncio.Task[None] | None = None
     try:
-        async with asyncio.TaskGroup() as storing:
-            stored: asyncio.Task[None] | None = None
-            for batch, size in _batches(file, report):
-                accounts = [account for account in await _accounts(batch, users, hasher, pool, report) if account]
-                if stored is not None:
-                    await stored
-                stored = storing.create_task(store(accounts, size))
-                await asyncio.sleep(0)  # the writer thread takes it up while the next batch is read
-    except* FastauthError as failures:
-        raise failures.exceptions[0] from None
+        for batch, size in _batches(file, report):
+            accounts = [account for account in await _accounts(batch, users, hasher, pool, report) if account]
+            if storing is not None:
+                await storing
+            storing = asyncio.create_task(store(accounts, size))
+            await asyncio.sleep(0)  # the writer thread takes it up while the next batch is read
+        if storing is not None:
+            await storing
     finally:
+        if storing is not None:
+            await asyncio.gather(storing, return_exceptions=True)
         pool.close()
     return report
 
@@ -93,8 +104,8 @@ async def import_file(
 def _batches(file: Path, report: ImportReport) -> Iterator[tuple[list[tuple[int, ImportLine]], int]]:
     batch: list[tuple[int, ImportLine]] = []
     size = 0
-    for number, line in _lines(file):
-        size += len(line)
+    for number, line, line_size in _lines(file):
+        size += line_size
         if line.strip():
             try:
                 batch.append((number, _parse(line)))
@@ -106,33 +117,34 @@ def _batches(file: Path, report: ImportReport) -> Iterator[tuple[list[tuple[int,
     yield batch, size
 
 
-def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines with their numbers; of one that is too long only the beginning, so that memory stays bounded."""
+def _lines(file: Path) -> Iterator[tuple[int, bytes, int]]:
+    """The lines with their numbers and sizes; of a too long one only the beginning: memory stays bounded."""
     with file.open("rb") as stream:
         number = 0
         while line := stream.readline(MAX_LINE_BYTES + 1):
             number += 1
-            while not line.endswith(b"\n") and len(line) > MAX_LINE_BYTES:
-                rest = stream.readline(MAX_LINE_BYTES)
-                if not rest or rest.endswith(b"\n"):
-                    break
-            yield number, line
+            size, end = len(line), line
+            while end and not end.endswith(b"\n"):
+                end = stream.readline(MAX_LINE_BYTES)
+                size += len(end)
+            yield number, line, size
 
 
 def _parse(line: bytes) -> ImportLine:
     if len(line) > MAX_LINE_BYTES:
         raise BadLine(f"longer than {MAX_LINE_BYTES} bytes")
-    if core.scan_json(line) != core.JSON_OK:
-        raise BadLine("not valid JSON without duplicate members")
+    problem = core.scan_json(line)
+    if problem != core.JSON_OK:
+        raise BadLine(_SCAN_PROBLEMS[problem])
     try:
         parsed = _decode_line(line)
-    except msgspec.ValidationError as error:
-        raise BadLine(str(error)) from None
+    except msgspec.ValidationError as error:  # names a member and a type, never a value; the member may be anything
+        raise BadLine(ascii(str(error))[1:-1]) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise BadLine("not valid JSON in UTF-8") from None
     parsed.username = canonical_name(parsed.username)
     if (parsed.password_hash is None) == (parsed.password is None):
-        raise BadLine("needs either password_hash or password")
+        raise BadLine("needs password_hash or password, and not both")
     if parsed.password_hash is not None:
         parse_scheme(parsed.password_hash)
     if parsed.password is not None:

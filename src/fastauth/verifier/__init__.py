@@ -64,13 +64,15 @@ class Verifier:
         self._clock = clock
 
     def verify(self, token: str | bytes) -> Claims:
-        """The claims of a valid access token. Raises TokenRefused; its ``code`` says why."""
+        """The claims of a valid access token. Raises TokenRefused (its ``code`` says why), or TypeError."""
         if isinstance(token, str):
             if len(token) > MAX_TOKEN_BYTES:  # before it is copied
                 raise TokenRefused("too_large")
             if not token.isascii():
                 raise TokenRefused("malformed")
             token = token.encode()
+        elif type(token) is not bytes:
+            raise TypeError("token must be str or bytes")
         jws = self._jws.verify(token)
         return check_access_claims(
             jws.typ,
@@ -84,6 +86,8 @@ class Verifier:
 
 def load_jwks(jwks: Mapping[str, Any]) -> dict[str, VerifyingKey]:
     """The usable keys of a JWKS by ``kid``. Raises KeyRefused when none is usable or a ``kid`` stands twice."""
+    if not isinstance(jwks, Mapping):
+        raise KeyRefused("keys must be a JWKS as a dict; this version does not fetch one")
     entries = jwks.get("keys")
     if not isinstance(entries, list):
         raise KeyRefused("a JWKS is an object with a list named keys")

@@ -39,7 +39,7 @@ def sqlite_revision(path: Path) -> str | None:
         finally:
             connection.close()
     except sqlite3.Error as error:
-        raise as_domain_error(error) from error
+        raise as_domain_error(error, path) from error
     revision = None if row is None else str(row[0])
     if revision is not None and revision not in KNOWN:
         raise SchemaRefused(
@@ -50,7 +50,8 @@ def sqlite_revision(path: Path) -> str | None:
 
 def upgrade_sqlite(path: Path) -> None:
     """Bring the file to ``HEAD``, in a child process. Raises SchemaRefused when that fails."""
-    command = [sys.executable, "-m", "fastauth.backends.migrations.upgrade", str(path)]
+    # -P: nothing is imported from the directory that the operator happens to stand in.
+    command = [sys.executable, "-P", "-m", "fastauth.backends.migrations.upgrade", str(path)]
     outcome = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own module
     if outcome.returncode != 0:
         reason = (outcome.stderr.strip().splitlines() or ["no output"])[-1]

@@ -6,6 +6,7 @@ power cut) is paid once a group.
 """
 
 import asyncio
+import contextlib
 import queue
 import sqlite3
 import threading
@@ -22,6 +23,7 @@ Job = Callable[[sqlite3.Connection], T]
 READ_BUSY_TIMEOUT_MS: Final = 50
 WRITE_BUSY_TIMEOUT_MS: Final = 3_000
 MAX_GROUP: Final = 256
+_TAKEN: Final = frozenset({sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY})
 MAX_QUEUED: Final = 10_000
 
 
@@ -35,11 +37,16 @@ def connect(path: Path, busy_timeout_ms: int) -> sqlite3.Connection:
     return connection
 
 
-def as_domain_error(error: sqlite3.Error) -> FastauthError:
+def as_domain_error(error: sqlite3.Error, path: Path) -> FastauthError:
     """What a driver's error means to the rest of the program; the driver's own never leaves this backend."""
-    if isinstance(error, sqlite3.IntegrityError):
+    if getattr(error, "sqlite_errorcode", None) in _TAKEN:
         return Conflict("it exists already")
-    return Unavailable("database", str(error))
+    return Unavailable("database", f"{error} ({path})")
+
+
+def _is_own_fault(error: sqlite3.Error) -> bool:
+    """Whether a statement, and not the file or the disk, is to blame: its neighbours in the group go on."""
+    return isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError | sqlite3.InterfaceError)
 
 
 class _Write:
@@ -73,7 +80,7 @@ class Database:
             self._reader = connect(path, READ_BUSY_TIMEOUT_MS)
             self._connection = connect(path, WRITE_BUSY_TIMEOUT_MS)
         except sqlite3.Error as error:
-            raise as_domain_error(error) from error
+            raise as_domain_error(error, self.path) from error
         self._is_closed = False
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write_groups, name="sqlite-writer", daemon=True)
@@ -84,7 +91,7 @@ class Database:
         try:
             return self._reader.execute(sql, parameters).fetchall()
         except sqlite3.Error as error:
-            raise as_domain_error(error) from error
+            raise as_domain_error(error, self.path) from error
 
     async def write(self, job: Job[T]) -> T:
         """Run ``job`` inside the next group commit; out: its result once it is durable.
@@ -123,7 +130,7 @@ class Database:
                 self._commit(writes)
                 for loop in {write.loop for write in writes}:
                     mine = [write for write in writes if write.loop is loop]
-                    if not loop.is_closed():
+                    with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
                         loop.call_soon_threadsafe(_deliver_all, mine)
 
     def _commit(self, writes: list[_Write]) -> None:
@@ -134,20 +141,22 @@ class Database:
                 self._run(write)
             connection.execute("COMMIT")
         except sqlite3.Error as error:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
+            with contextlib.suppress(sqlite3.Error):  # the next group tries again
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
             for write in writes:  # nothing of the group is durable, whatever each job thought
-                write.error = as_domain_error(error)
+                write.error = as_domain_error(error, self.path)
 
     def _run(self, write: _Write) -> None:
         connection = self._connection
         connection.execute("SAVEPOINT job")
         try:
             write.result = write.job(connection)
-        except sqlite3.IntegrityError as error:
-            write.error = as_domain_error(error)
-        except sqlite3.Error:
-            raise  # disk full, I/O error: SQLite may have rolled the whole group back
+        except sqlite3.Error as error:
+            if not _is_own_fault(error):
+                raise  # disk full, I/O error: SQLite may have rolled the whole group back
+            domain_error = as_domain_error(error, self.path)
+            write.error = domain_error if isinstance(domain_error, Conflict) else error
         except Exception as error:  # noqa: BLE001 - it belongs to the caller, not to this thread
             write.error = error
         if write.error is not None:
