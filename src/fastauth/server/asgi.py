@@ -196,7 +196,7 @@ class AsgiApp:
         if root := scope.get("root_path"):  # mounted below another application
             path = path.removeprefix(root)
         try:
-            service = self._service or await self._started()
+            service = self._service or await self._started_late()
             request = AsgiRequest(scope, path, receive, self._bodies)
             route = service.router.find(path, request.method)
             # One spelling of a path: a proxy that limits /auth does not see it in /%61uth.
@@ -209,6 +209,13 @@ class AsgiApp:
             response = self._errors.answer_defect(error, path)
         await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else response.body})
+
+    async def _started_late(self) -> Service:
+        """The host sent no lifespan event, so the first request starts the service; the next one tries again."""
+        try:
+            return await self._started()
+        except FastauthError as error:
+            raise Unavailable("fastauth", str(error)) from error
 
     async def _started(self) -> Service:
         async with self._starting:
