@@ -1,17 +1,31 @@
 """A real ``fastauth serve`` on a free port, and the few ways tests talk to it."""
 
+import asyncio
+import atexit
 import contextlib
+import functools
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
+
+from fastauth.backends.passwords import PROFILES, hash_password
+from fastauth.jose import base64url
+from fastauth.jose.keys import SigningKey
+from fastauth.jose.wrapping import MasterKey
+
+T = TypeVar("T")
 
 FASTAUTH = str(Path(sys.executable).with_name("fastauth"))
 CHEAP = {"FASTAUTH_PASSWORDS__PROFILE": "cheapest-for-tests", "FASTAUTH_ALLOW_INSECURE": "1"}
@@ -169,3 +183,163 @@ def running_server(
             process.kill()
             process.wait()
             raise
+
+
+FULL = os.environ.get("FASTAUTH_TEST_FULL") == "1"
+
+
+def cheap_hash(password: str) -> str:
+    """A hash of the profile ``cheapest-for-tests``."""
+    return hash_password(password, PROFILES["cheapest-for-tests"])
+
+
+def at_once(calls: Sequence[Callable[[], T]]) -> list[T]:
+    """The results of calls that do not depend on one another, a few at a time."""
+    with ThreadPoolExecutor(4) as threads:
+        return list(threads.map(lambda call: call(), calls))
+
+
+@functools.cache
+def _without_users() -> Path:
+    path = Path(tempfile.mkdtemp(prefix="fastauth-"))
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    with running_server(path, env=CHEAP):
+        pass
+    assert fastauth("user", "delete", "admin", data_dir=path).returncode == 0
+    return path
+
+
+def copy_without_users(data_dir: Path) -> Path:
+    """Fill ``data_dir`` as a server without users would leave it: schema, master key, signing key.
+
+    They are made once and copied, because making them takes a second.
+    """
+    data_dir.mkdir(mode=0o700, exist_ok=True)
+    for name in ("fastauth.db", "master.key"):
+        shutil.copy2(_without_users() / name, data_dir)
+    return data_dir
+
+
+def import_lines(data_dir: Path, lines: list[dict[str, Any]]) -> None:
+    """``fastauth user import`` of these lines; every one must be good."""
+    file = data_dir / "import.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    imported = fastauth("user", "import", str(file), data_dir=data_dir, env=CHEAP)
+    assert imported.returncode == 0, imported.stderr
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and waits to be collected does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+class RawAnswer(NamedTuple):
+    """An HTTP answer as it stood in the bytes of a connection; header names in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def answers_in(data: bytes) -> list[RawAnswer]:
+    """Every final answer in the bytes that one connection received (none of them to a HEAD request).
+
+    Raises ValueError for bytes that are not HTTP, and for an answer that breaks off.
+    """
+    answers = []
+    while data:
+        head, end, data = data.partition(b"\r\n\r\n")
+        status_line, *lines = head.decode("latin-1").split("\r\n")
+        version, status, *_ = status_line.split(" ")
+        if not version.startswith("HTTP/1.") or not end:
+            raise ValueError(f"not an HTTP answer: {status_line!r}")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        length = int(headers.get("content-length", "0"))
+        if len(data) < length:
+            raise ValueError("the answer breaks off")
+        if int(status) >= 200:
+            answers.append(RawAnswer(int(status), headers, data[:length]))
+        data = data[length:]
+    return answers
+
+
+def received_on(connection: socket.socket) -> bytes:
+    """Everything until the other side closes."""
+    return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def until_closed(port: int, data: bytes, *, half_close: bool = False, timeout_s: float = 5.0) -> list[RawAnswer]:
+    """Send bytes; out: the answers up to the moment the server closes. Raises TimeoutError if it stays open."""
+    received = bytearray()
+    with socket.create_connection(("127.0.0.1", port), timeout=timeout_s) as connection:
+        with contextlib.suppress(ConnectionError):  # the server may close before it has read everything
+            connection.sendall(data)
+            if half_close:
+                connection.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionError):
+            while chunk := connection.recv(65536):
+                received += chunk
+    return answers_in(bytes(received))
+
+
+def login_bytes(username: str, password: str) -> bytes:
+    """``POST /auth`` as bytes, for a connection that stays open."""
+    body = json.dumps({"username": username, "password": password}).encode()
+    return (
+        b"POST /auth HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    )
+
+
+def verify_bytes(token: str) -> bytes:
+    """``GET /verify`` as bytes, for a connection that stays open."""
+    return f"GET /verify HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+
+
+class KeepAlive:
+    """One connection that stays open: plain asyncio streams, so that one test can drive thousands of requests."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    @classmethod
+    async def open(cls, port: int) -> "KeepAlive":
+        return cls(*await asyncio.open_connection("127.0.0.1", port))
+
+    async def send(self, request: bytes) -> RawAnswer:
+        """One request, and its answer. Raises IncompleteReadError when the server closes instead."""
+        self.writer.write(request)
+        await self.writer.drain()
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        length = next(
+            int(line.partition(b":")[2]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")
+        )
+        (answer,) = answers_in(head + await self.reader.readexactly(length))
+        return answer
+
+    async def close(self) -> None:
+        self.writer.close()
+        with contextlib.suppress(ConnectionError):
+            await self.writer.wait_closed()
+
+
+def signing_key(data_dir: Path) -> SigningKey:
+    """The private key of the server on this data directory, so that a test can sign what the server never would."""
+    master = MasterKey.from_text((data_dir / "master.key").read_text())
+    with contextlib.closing(sqlite3.connect(data_dir / "fastauth.db")) as database:
+        ((kid, wrapped),) = database.execute("SELECT kid, wrapped_private FROM signing_keys").fetchall()
+    return SigningKey.from_der(master.unwrap(wrapped, kid))
+
+
+def compact_jws(key: SigningKey, header: bytes, payload: bytes) -> str:
+    """A signed token of any header and any payload, however wrong."""
+    signed = base64url.encode(header) + b"." + base64url.encode(payload)
+    return (signed + b"." + base64url.encode(key.sign(signed))).decode()

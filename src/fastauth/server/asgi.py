@@ -200,7 +200,7 @@ class AsgiApp:
             request = AsgiRequest(scope, path, receive, self._bodies)
             route = service.router.find(path, request.method)
             # One spelling of a path: a proxy that limits /auth does not see it in /%61uth.
-            if b"%" in scope.get("raw_path", b"") and not route.is_subtree:
+            if b"%" in (scope.get("raw_path") or b"") and not route.is_subtree:
                 raise PathNotFound
             response: Response = route.handle(request) if not route.is_async else await route.handle(request)
         except FastauthError as error:

@@ -1,0 +1,185 @@
+"""The hash pool: bounded, and the permit belongs to the job and not to whoever waits for it."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from fastauth.backends.passwords import HashPool
+from fastauth.domain.errors import Overloaded
+
+MOST = HashPool.WAITING_PER_THREAD + 1
+GATE_TIMEOUT_S = 10.0  # never reached in a test that passes
+
+
+class Gate:
+    """Jobs that wait in their thread until the test lets them go."""
+
+    def __init__(self) -> None:
+        self._open = threading.Event()
+        self.running = threading.Semaphore(0)
+        self.done = 0
+
+    def job(self) -> str:
+        self.running.release()
+        assert self._open.wait(GATE_TIMEOUT_S)
+        self.done += 1
+        return "done"
+
+    def open(self) -> None:
+        self._open.set()
+
+
+def with_pool(threads: int, work: Callable[[HashPool, Gate], Awaitable[None]]) -> None:
+    async def run() -> None:
+        pool, gate = HashPool(threads), Gate()
+        try:
+            await asyncio.wait_for(work(pool, gate), GATE_TIMEOUT_S)
+        finally:
+            gate.open()
+            pool.close()
+
+    asyncio.run(run())
+
+
+async def started(pool: HashPool, gate: Gate, count: int) -> list["asyncio.Task[str]"]:
+    """``count`` jobs, handed in."""
+    tasks = [asyncio.ensure_future(pool.run(gate.job)) for _ in range(count)]
+    await asyncio.sleep(0)  # each task runs up to where it waits
+    return tasks
+
+
+def test_a_result_comes_back() -> None:
+    async def work(pool: HashPool, _gate: Gate) -> None:
+        assert await pool.run(lambda: 42) == 42
+        assert await pool.run(lambda: threading.current_thread().name) != threading.current_thread().name
+
+    with_pool(1, work)
+
+
+def test_an_exception_of_the_job_comes_through_and_frees_its_place() -> None:
+    def fail() -> None:
+        raise LookupError("of the job")
+
+    async def work(pool: HashPool, _gate: Gate) -> None:
+        for _ in range(MOST + 1):
+            with pytest.raises(LookupError, match="of the job"):
+                await pool.run(fail)
+
+    with_pool(1, work)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_beyond_the_bound_a_job_is_refused_with_a_time_to_come_back(threads: int) -> None:
+    async def work(pool: HashPool, gate: Gate) -> None:
+        tasks = await started(pool, gate, threads * MOST)
+        for _ in range(3):
+            with pytest.raises(Overloaded) as refusal:
+                await pool.run(gate.job)
+            assert refusal.value.retry_after_s >= 1
+        gate.open()
+        assert await asyncio.gather(*tasks) == ["done"] * (threads * MOST)
+        assert await pool.run(lambda: 1) == 1
+
+    with_pool(threads, work)
+
+
+def test_one_place_that_becomes_free_is_one_that_can_be_had() -> None:
+    async def work(pool: HashPool, gate: Gate) -> None:
+        first, second = Gate(), Gate()
+        tasks = [asyncio.ensure_future(pool.run(first.job)), asyncio.ensure_future(pool.run(second.job))]
+        tasks += await started(pool, gate, MOST - 2)
+        first.open()
+        assert await tasks[0] == "done"
+        tasks += await started(pool, gate, 1)
+        with pytest.raises(Overloaded):
+            await pool.run(gate.job)
+        second.open()
+        gate.open()
+        await asyncio.gather(*tasks)
+
+    with_pool(1, work)
+
+
+def test_who_leaves_does_not_free_the_place_before_the_job_is_done() -> None:
+    async def work(pool: HashPool, gate: Gate) -> None:
+        tasks = await started(pool, gate, MOST)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(task.cancelled() for task in tasks)
+        with pytest.raises(Overloaded):
+            await pool.run(gate.job)
+        gate.open()
+        last = HashPoolDrain(pool)
+        await last.wait()
+        assert gate.done == MOST
+
+    with_pool(1, work)
+
+
+class HashPoolDrain:
+    """Waits until every job handed in before has run: one thread takes them in their order."""
+
+    def __init__(self, pool: HashPool) -> None:
+        self._pool = pool
+
+    async def wait(self) -> None:
+        while True:
+            try:
+                await self._pool.run(lambda: None)
+            except Overloaded:
+                await asyncio.sleep(0)
+            else:
+                return
+
+
+def test_a_job_that_fails_after_its_caller_left_disturbs_nobody() -> None:
+    complaints: list[object] = []
+
+    async def work(pool: HashPool, gate: Gate) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+
+        def fail() -> None:
+            gate.job()
+            raise LookupError("nobody listens")
+
+        task = asyncio.ensure_future(pool.run(fail))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        gate.open()
+        await HashPoolDrain(pool).wait()
+
+    with_pool(1, work)
+    assert complaints == []
+
+
+def test_no_more_jobs_run_at_once_than_there_are_threads() -> None:
+    async def work(pool: HashPool, gate: Gate) -> None:
+        tasks = await started(pool, gate, 10)
+        for _ in range(2):
+            assert await asyncio.to_thread(gate.running.acquire, timeout=GATE_TIMEOUT_S)
+        assert not gate.running.acquire(blocking=False)
+        gate.open()
+        await asyncio.gather(*tasks)
+
+    with_pool(2, work)
+
+
+def test_closing_waits_for_what_runs_and_drops_what_has_not_started() -> None:
+    async def run() -> None:
+        pool, gate = HashPool(1), Gate()
+        tasks = await started(pool, gate, 3)
+        assert await asyncio.to_thread(gate.running.acquire, timeout=GATE_TIMEOUT_S)
+        closing = asyncio.create_task(asyncio.to_thread(pool.close))
+        await asyncio.sleep(0)
+        gate.open()
+        await closing
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert outcomes[0] == "done"
+        assert gate.done <= 3
+        assert all(outcome == "done" or isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
+
+    asyncio.run(run())

@@ -1,0 +1,157 @@
+"""The schema: what it holds, that it is the newest, and which files are left alone."""
+
+import ast
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from fastauth.backends import migrations
+from fastauth.backends.migrations import HEAD, KNOWN, sqlite_revision, upgrade_sqlite
+from fastauth.backends.sqlite.database import Database
+from fastauth.backends.sqlite.keys import SqliteKeyStore
+from fastauth.backends.sqlite.users import SqliteUserStore
+from fastauth.domain.errors import SchemaRefused, Unavailable
+from tests.conformance.user_store import run
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, isolation_level=None)
+
+
+def test_head_is_the_newest_migration_and_every_migration_is_known() -> None:
+    """Read from the files: importing Alembic here would take longer than all of this module's tests."""
+    before: dict[str, str | None] = {}
+    for script in (Path(migrations.__file__).parent / "versions").glob("*.py"):
+        names = {
+            target.id: ast.literal_eval(node.value)
+            for node in ast.parse(script.read_text()).body
+            if isinstance(node, ast.Assign) and isinstance(target := node.targets[0], ast.Name)
+        }
+        before[names["revision"]] = names["down_revision"]
+    assert before.keys() == KNOWN
+    assert before.keys() - before.values() == {HEAD}
+    assert list(before.values()).count(None) == 1
+
+
+def test_a_migrated_file_is_at_head(migrated_file: Path) -> None:
+    assert sqlite_revision(migrated_file) == HEAD
+
+
+def test_the_tables_hold_what_the_stores_need_and_nothing_may_be_missing_or_twice(migrated_file: Path) -> None:
+    connection = connect(migrated_file)
+    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    assert {"users", "signing_keys", "alembic_version"} <= tables
+    optional = {
+        table: {
+            name
+            for _, name, _, not_null, _, key in connection.execute(f"PRAGMA table_info({table})")
+            if not not_null and not key
+        }
+        for table in ("users", "signing_keys")
+    }
+    assert optional == {"users": {"scope"}, "signing_keys": set()}
+    unique = {
+        connection.execute(f"PRAGMA index_info({index})").fetchall()[0][2]
+        for _, index, is_unique, *_ in connection.execute("PRAGMA index_list(users)")
+        if is_unique
+    }
+    assert unique == {"sub", "name", "skeleton"}
+    connection.close()
+
+
+def test_a_file_that_is_missing_or_empty_has_no_revision(tmp_path: Path) -> None:
+    path = tmp_path / "new.db"
+    assert sqlite_revision(path) is None
+    path.touch()
+    assert sqlite_revision(path) is None
+
+
+def test_a_schema_of_a_newer_fastauth_is_refused_by_name(database_file: Path) -> None:
+    connection = connect(database_file)
+    connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    with pytest.raises(SchemaRefused, match="9999"):
+        sqlite_revision(database_file)
+
+
+@pytest.fixture
+def foreign_file(tmp_path: Path) -> Path:
+    """Somebody else's database."""
+    path = tmp_path / "theirs.db"
+    connection = connect(path)
+    connection.execute("CREATE TABLE users (id INTEGER PRIMARY KEY)")
+    connection.close()
+    return path
+
+
+def test_a_database_of_something_else_is_refused(foreign_file: Path) -> None:
+    with pytest.raises(SchemaRefused, match="something else"):
+        sqlite_revision(foreign_file)
+
+
+def test_a_database_of_something_else_is_left_exactly_as_it_was(foreign_file: Path) -> None:
+    before = foreign_file.read_bytes()
+    with pytest.raises(SchemaRefused):
+        sqlite_revision(foreign_file)
+    assert foreign_file.read_bytes() == before
+
+
+def test_a_file_that_is_no_database_is_unavailable_and_left_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "notes.db"
+    path.write_bytes(b"these are notes" * 1000)
+    with pytest.raises(Unavailable):
+        sqlite_revision(path)
+    assert path.read_bytes() == b"these are notes" * 1000
+
+
+def test_a_migration_that_fails_says_why_in_one_line_and_leaves_nothing_half_done(foreign_file: Path) -> None:
+    with pytest.raises(SchemaRefused, match=r"could not be migrated.*users") as refusal:
+        upgrade_sqlite(foreign_file)
+    assert "\n" not in str(refusal.value)
+    connection = connect(foreign_file)
+    assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("users",)]
+    connection.close()
+
+
+# ------------------------------------------------------------------ plans
+
+
+class RecordingDatabase(Database):
+    """A real database that keeps the queries it was asked."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.queries: list[tuple[str, Sequence[object]]] = []
+
+    def read(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
+        self.queries.append((sql, parameters))
+        return super().read(sql, parameters)
+
+
+def test_the_reads_on_the_way_of_a_login_seek_in_an_index_and_never_scan(database_file: Path) -> None:
+    database = RecordingDatabase(database_file)
+    users = SqliteUserStore(database)
+    run(users.find_by_name("alice"))
+    run(users.list_users("", 10))
+    run(users.slowest_scheme())
+    plans = {
+        sql: [str(step[-1]) for step in Database.read(database, f"EXPLAIN QUERY PLAN {sql}", parameters)]
+        for sql, parameters in database.queries
+    }
+    database.close()
+    assert len(plans) == 3
+    for sql, steps in plans.items():
+        assert all("USING INDEX" in step for step in steps), (sql, steps)
+        assert not any("TEMP B-TREE" in step for step in steps), (sql, steps)
+
+
+def test_the_keys_come_oldest_first_and_by_name_within_a_second(database_file: Path) -> None:
+    connection = connect(database_file)
+    rows = [("b", 1), ("c", 0), ("a", 1)]
+    connection.executemany("INSERT INTO signing_keys VALUES (?, 'RS256', '{}', x'00', ?)", rows)
+    connection.close()
+    database = Database(database_file)
+    assert [key.kid for key in run(SqliteKeyStore(database).load_keys())] == ["c", "a", "b"]
+    database.close()

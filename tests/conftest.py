@@ -1,0 +1,53 @@
+"""What is dear to make, made once: RSA keys and an empty database of the newest schema."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+from hypothesis import settings
+
+from fastauth.backends.sqlite.database import Database
+from fastauth.jose.keys import SigningKey
+from fastauth.server.bootstrap import open_storage
+from fastauth.server.settings import load_settings
+
+EXAMPLES: Final = 1_000 if os.environ.get("FASTAUTH_TEST_FULL") == "1" else 50  # unless a test says otherwise
+settings.register_profile("suite", max_examples=EXAMPLES, deadline=None, database=None)
+settings.load_profile("suite")
+
+
+@pytest.fixture(scope="session")
+def signing_key() -> SigningKey:
+    """The issuer's key."""
+    return SigningKey.generate()
+
+
+@pytest.fixture(scope="session")
+def other_key() -> SigningKey:
+    """Somebody else's key, as good as the issuer's."""
+    return SigningKey.generate()
+
+
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database of the newest schema; not to be written to."""
+    settings = load_settings(None, {"FASTAUTH_DATA_DIR": str(tmp_path_factory.mktemp("first") / "data")}, {})
+    open_storage(settings).close()
+    return settings.sqlite_path
+
+
+@pytest.fixture
+def database_file(migrated_file: Path, tmp_path: Path) -> Path:
+    """A copy of that database, for one test."""
+    return Path(shutil.copy(migrated_file, tmp_path / "fastauth.db"))
+
+
+@pytest.fixture
+def database(database_file: Path) -> Iterator[Database]:
+    """The opened copy."""
+    opened = Database(database_file)
+    yield opened
+    opened.close()
