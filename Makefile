@@ -25,7 +25,8 @@ $(VENV)/.dev: $(VENV)/.setup
 test: $(VENV)/.dev  ## the whole suite, real servers included, then its units and the main job on the pure twin
 	@tests/servers.sh
 	$(BIN)/python -m pytest tests
-	FASTAUTH_PURE_PYTHON=1 $(BIN)/python -m pytest -q tests --ignore tests/integration tests/integration/test_login_and_verify.py
+	FASTAUTH_PURE_PYTHON=1 $(BIN)/python -m pytest -q tests -m "not integration"
+	FASTAUTH_PURE_PYTHON=1 $(BIN)/python -m pytest -q tests/integration/test_login_and_verify.py
 
 test-full: $(VENV)/.dev asan  ## the same at full counts; writes a dated record under benchmarks/results
 	@tests/servers.sh

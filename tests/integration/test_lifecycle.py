@@ -770,6 +770,8 @@ def test_a_mounted_application_that_cannot_start_says_so_to_its_host(data_dir: P
 
 
 def test_create_app_refuses_settings_that_are_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("FASTAUTH_TEST")]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("FASTAUTH_NONSENSE", "1")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(Exception, match="FASTAUTH_NONSENSE"):
