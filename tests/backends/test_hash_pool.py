@@ -31,9 +31,9 @@ class Gate:
         self._open.set()
 
 
-def with_pool(threads: int, work: Callable[[HashPool, Gate], Awaitable[None]]) -> None:
+def with_pool(threads: int, work: Callable[[HashPool, Gate], Awaitable[None]], expected_s: float = 0.0) -> None:
     async def run() -> None:
-        pool, gate = HashPool(threads), Gate()
+        pool, gate = HashPool(threads, expected_s), Gate()
         try:
             await asyncio.wait_for(work(pool, gate), GATE_TIMEOUT_S)
         finally:
@@ -83,6 +83,21 @@ def test_beyond_the_bound_a_job_is_refused_with_a_time_to_come_back(threads: int
         assert await pool.run(lambda: 1) == 1
 
     with_pool(threads, work)
+
+
+@pytest.mark.parametrize(("threads", "expected_s", "taken"), [(1, 1.0, 4), (2, 1.0, 7), (1, 100.0, 1), (2, 100.0, 2)])
+def test_who_would_have_to_wait_beyond_patience_is_refused_at_once(threads: int, expected_s: float, taken: int) -> None:
+    async def work(pool: HashPool, gate: Gate) -> None:
+        tasks = await started(pool, gate, taken)
+        with pytest.raises(Overloaded) as refusal:
+            await pool.run(gate.job)
+        waiting_s = expected_s * taken / threads
+        assert waiting_s > HashPool.LONGEST_WAIT_S or taken == threads
+        assert waiting_s / 2 <= refusal.value.retry_after_s <= waiting_s + 1
+        gate.open()
+        assert await asyncio.gather(*tasks) == ["done"] * taken
+
+    with_pool(threads, work, expected_s)
 
 
 def test_one_place_that_becomes_free_is_one_that_can_be_had() -> None:

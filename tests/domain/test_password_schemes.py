@@ -153,6 +153,17 @@ def test_a_hash_whose_base64_is_broken_is_refused_when_stored_or_matches_nothing
     assert check_password("x", BROKEN_BASE64[kind]) is False
 
 
+def test_a_pbkdf2_digest_that_takes_several_blocks_is_paid_for_or_refused() -> None:
+    """PBKDF2 runs all its rounds again for each block of the digest (RFC 8018 section 5.2)."""
+    short, long = (f"$pbkdf2-sha256$1000${SALT}${'A' * digits}" for digits in (43, 170))
+    try:
+        scheme = parse_scheme(long)
+    except PasswordHashRefused:
+        return
+    assert scheme.cost_ms >= 3 * parse_scheme(short).cost_ms
+    assert parse_scheme(decoy_hash(scheme.identifier, bytes(53))).cost_ms == scheme.cost_ms
+
+
 # ------------------------------------------------------------------ decoys
 
 

@@ -175,6 +175,11 @@ def test_a_fixed_path_has_one_spelling(path: str, raw_path: bytes, status: int) 
     assert answer_to(path, raw_path=raw_path).status == status
 
 
+def test_a_prefix_that_has_to_be_encoded_is_no_other_spelling_of_the_path() -> None:
+    assert answer_to("/my app/get", root_path="/my app", raw_path=b"/my%20app/get").status == 200
+    assert answer_to("/my app/get", root_path="/my app", raw_path=b"/my%20app/%67et").status == 404
+
+
 def test_a_host_application_that_does_not_know_the_raw_path_is_served_all_the_same() -> None:
     """In ASGI it is optional, and None where it is not known."""
     assert answer_to("/get", raw_path=None).status == 200
@@ -237,6 +242,12 @@ def test_a_body_that_turns_out_too_large_is_refused_as_soon_as_it_is() -> None:
     assert (answer.status, bodies) == (413, [])
     assert receive.received == 65
     assert answer.header("connection") == "close"
+
+
+def test_one_byte_beyond_the_bound_is_too_much() -> None:
+    for chunks in ((b"x" * (MAX_BODY_BYTES + 1),), (b"x" * MAX_BODY_BYTES, b"x")):
+        answer, bodies = echo_of(body_of(*chunks))
+        assert (answer.status, bodies) == (413, [])
 
 
 def test_a_client_that_leaves_in_the_middle_leaves_no_trace() -> None:

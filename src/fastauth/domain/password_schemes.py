@@ -66,6 +66,8 @@ def parse_scheme(password_hash: str) -> Scheme:
         return _bcrypt(match[1], int(match[2]))
     if match := _PBKDF2.fullmatch(password_hash) or _DJANGO_PBKDF2.fullmatch(password_hash):
         _check_base64(*(match[4], match[5]) if password_hash.startswith("$") else (match[5],))
+        if len(match[5].rstrip("=")) > _PBKDF2_DIGEST_CHARACTERS[match[2]]:
+            raise PasswordHashRefused("the PBKDF2 digest is longer than its hash function's")
         return _pbkdf2(match[1], match[2], int(match[3]))
     if match := _SCRYPT.fullmatch(password_hash):
         _check_base64(match[5], match[6])
@@ -95,6 +97,9 @@ def _bcrypt(identifier: str, cost: int) -> Scheme:
     if cost not in BCRYPT_COSTS:
         raise PasswordHashRefused(f"the bcrypt cost is not {BCRYPT_COSTS[0]} to {BCRYPT_COSTS[-1]}")
     return Scheme("bcrypt", identifier, float(1 << cost) * 0.055)
+
+
+_PBKDF2_DIGEST_CHARACTERS: Final = {"sha256": 43, "sha512": 86}  # of base64: one block; each further costs all rounds
 
 
 def _pbkdf2(identifier: str, digest: str, rounds: int) -> Scheme:

@@ -136,8 +136,16 @@ class LoginEndpoint:
             token = self._issuer.issue_user_token(user, int(self._clock()))
         except Exception as error:
             raise IssueFailed(f"no token could be made: {type(error).__name__}") from error
-        needs_rehash = self._hasher.needs_rehash(password, user.password_hash)
-        return _Outcome(token, self._hasher.hash(password) if needs_rehash else None)
+        return _Outcome(token, self._rehash(password, user))
+
+    def _rehash(self, password: str, user: User) -> str | None:
+        if not self._hasher.needs_rehash(password, user.password_hash):
+            return None
+        try:
+            return self._hasher.hash(password)
+        except Exception as error:  # noqa: BLE001 - no memory, say: the login is good all the same
+            self._log.warning("rehash_failed", sub=user.sub, error=type(error).__name__)
+            return None
 
     def _store_rehashed(self, user: User, new_hash: str) -> None:
         # The login does not wait for it: if it fails, the next login tries again.

@@ -200,7 +200,8 @@ class AsgiApp:
             request = AsgiRequest(scope, path, receive, self._bodies)
             route = service.router.find(path, request.method)
             # One spelling of a path: a proxy that limits /auth does not see it in /%61uth.
-            if b"%" in (scope.get("raw_path") or b"") and not route.is_subtree:
+            raw_path = scope.get("raw_path")
+            if raw_path and not route.is_subtree and not raw_path.endswith(path.encode()):
                 raise PathNotFound
             response: Response = route.handle(request) if not route.is_async else await route.handle(request)
         except FastauthError as error:

@@ -274,8 +274,11 @@ def _read_secret_files(values: _Values, problems: list[str]) -> None:
         path, source = values.pop(f"{key}_file", (None, ""))
         if path is None:
             continue
-        if key in values:
+        _, rival = values.get(key, (None, ""))
+        if rival and rival.startswith(_PREFIX) == source.startswith(_PREFIX):
             problems.append(f"{source}: {key} is given twice, directly and as a file")
+            continue
+        if rival.startswith(_PREFIX):  # the environment is above the file that names this one
             continue
         try:
             with Path(str(path)).open(encoding="utf-8") as file:
