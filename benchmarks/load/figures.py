@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.load.render import render
+from benchmarks.load.render import load_table, render
 from benchmarks.machine import RESULTS, ROOT, describe
 from fastauth.backends.passwords import PROFILES, check_password, hash_password
 from tests.integration.running import CHEAP, RunningServer, fastauth, free_port, running_server, wait_for
@@ -27,6 +27,7 @@ from tests.integration.running import CHEAP, RunningServer, fastauth, free_port,
 SERVER_CORE, LOAD_CORE = "0", "1"
 PASSWORD = "correct horse battery staple"
 CONNECTIONS = 32
+FEWEST_ROUNDS = 3
 
 
 @contextmanager
@@ -180,10 +181,14 @@ def main() -> None:
             sys.exit(f"bench-load needs {tool}: apt-get install wrk util-linux curl")
     with tempfile.TemporaryDirectory() as folder:
         record = {**describe(), **measure(Path(folder), options.rounds, options.seconds)}
+    print(load_table(record))
+    if options.rounds < FEWEST_ROUNDS or record["revision"].endswith("-dirty"):
+        print(f"not recorded: that takes {FEWEST_ROUNDS} rounds and a clean revision")
+        return
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{record['date'][:10]}-load.json"
     path.write_text(json.dumps(record, indent=2) + "\n")
-    print(render())
+    render()
     print(f"recorded in {path.relative_to(ROOT)}")
 
 

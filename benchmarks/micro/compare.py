@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.load.render import render
 from benchmarks.machine import ROOT, describe
 
 RECORD = Path(__file__).parent / "record.json"
@@ -57,6 +58,7 @@ def main() -> int:
     if "--record" in sys.argv:
         document = {**describe(), "ratios": ratios, "microseconds": {name: round(us, 3) for name, us in times.items()}}
         RECORD.write_text(json.dumps(document, indent=2) + "\n")
+        render()
         return 0
     return 1 if fallen else 0
 
