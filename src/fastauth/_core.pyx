@@ -9,7 +9,7 @@ function means exactly what its readable twin in ``_core_py.py`` says, and
 """
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t
-from libc.string cimport memcmp
+from libc.string cimport memchr, memcmp
 
 IMPLEMENTATION = "cython"
 
@@ -348,7 +348,7 @@ def scan_json(data, max_depth=MAX_JSON_DEPTH, max_members=MAX_JSON_MEMBERS):
             return JSON_MALFORMED
     start = <const uint8_t *>(<bytes>data)
     size = len(<bytes>data)
-    if 92 in <bytes>data:  # resolved names never take more room than the document
+    if memchr(start, 92, <size_t>size) != NULL:  # resolved names never take more room than the document
         arena = <uint8_t *>PyMem_Malloc(<size_t>size)
         if arena == NULL:
             raise MemoryError
