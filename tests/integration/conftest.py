@@ -1,11 +1,15 @@
 """One shared server for tests that do not change it; tests that stop or break one start their own."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.integration.running import CHEAP, RunningServer, fastauth, running_server
+
+# A suite that was started in the background inherits an ignored SIGINT, and would hand it on to whatever it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ALICE_PASSWORD = "correct horse battery staple"
 
