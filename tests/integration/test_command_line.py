@@ -801,3 +801,25 @@ def test_commands_that_meet_on_a_new_directory_all_work(tmp_path: Path) -> None:
     errors = [process.communicate(timeout=60)[1] for process in processes]
     assert ([process.returncode for process in processes], errors) == ([0] * 3, [""] * 3)
     assert count_users(tmp_path / "new") == 3
+
+
+def test_a_command_waits_for_another_one_that_reads_the_new_database(data_dir: Path) -> None:
+    """As when several start at once: the schema is there, and the switch to WAL has to wait for a reader."""
+    with contextlib.closing(sqlite3.connect(data_dir / "fastauth.db", isolation_level=None)) as reader:
+        assert reader.execute("PRAGMA journal_mode=DELETE").fetchone() == ("delete",)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM users").fetchone()
+        adding = subprocess.Popen(
+            [FASTAUTH, "user", "add", "bob", "--data-dir", str(data_dir)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=environment(**CHEAP),
+            text=True,
+        )
+        with contextlib.suppress(TimeoutError):  # it must still be waiting then
+            wait_for(lambda: adding.poll() is not None, timeout_s=1)
+        reader.execute("COMMIT")
+    errors = adding.communicate(timeout=20)[1]
+    assert (adding.returncode, errors) == (0, "")
+    assert count_users(data_dir) == 1

@@ -31,8 +31,10 @@ def connect(path: Path, busy_timeout_ms: int) -> sqlite3.Connection:
     """A connection in autocommit mode with this backend's settings. Raises sqlite3.Error."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=64)
     try:
-        connection.execute(f"PRAGMA busy_timeout={busy_timeout_ms}")
+        # The first switch to WAL waits for every reader: several commands may start on a new database at once.
+        connection.execute(f"PRAGMA busy_timeout={WRITE_BUSY_TIMEOUT_MS}")
         connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA busy_timeout={busy_timeout_ms}")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
     except sqlite3.Error:
