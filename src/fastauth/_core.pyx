@@ -1,13 +1,20 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-# cython: binding=True, autotestdict=False, embedsignature=False
-"""The compiled core: token-bucket arithmetic, claim times, JSON member scan.
+# cython: binding=True, autotestdict=False, embedsignature=False, auto_pickle=False
+"""The compiled core: token-bucket arithmetic, the strict token parse, claim validation, the seen-token cache.
 
 Kernels are ``noexcept nogil`` over 64-bit integers, so the compiler proves that
-they touch no Python object; the ``def`` shells check types and bounds.  Each
+they touch no Python object (the GIL is kept all the same: to let it go costs
+more than a kernel takes); the ``def`` shells check types and bounds.  Each
 function means exactly what its readable twin in ``_core_py.py`` says, and
 ``tests/twins`` holds the two together.
 """
+from collections import OrderedDict, deque
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.long cimport PyLong_AsLongLongAndOverflow
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from libc.math cimport ceil, floor
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t
 from libc.string cimport memchr, memcmp
 
@@ -80,8 +87,7 @@ def gcra(tat_us, now_us, emission_us, burst, cost):
         raise ValueError("burst is out of range")
     if not 1 <= units <= size:
         raise ValueError("cost is out of range")
-    with nogil:
-        verdict = decide(tat, now, emission, size, units)
+    verdict = decide(tat, now, emission, size, units)
     return (verdict.allowed != 0, verdict.tat_us, verdict.remaining, verdict.retry_after_us)
 
 
@@ -135,8 +141,7 @@ def check_times(now_s, exp_s, nbf_s, iat_s, leeway_s, skew_s):
     cdef int code
     if leeway < 0 or skew < 0:
         raise ValueError("leeway_s and skew_s must not be negative")
-    with nogil:
-        code = judge_times(now, exp, nbf, iat, leeway, skew)
+    code = judge_times(now, exp, nbf, iat, leeway, skew)
     return code
 
 
@@ -324,13 +329,7 @@ cdef int scan(
     return 0 if depth == 0 else 4
 
 
-def scan_json(data, max_depth=MAX_JSON_DEPTH, max_members=MAX_JSON_MEMBERS):
-    """Find duplicate member names, excessive depth and excessive members before decoding.
-
-    See the twin in ``_core_py.py`` for arguments, result, errors and source.
-    """
-    cdef int64_t depth = as_int64(max_depth, "max_depth")
-    cdef int64_t members = as_int64(max_members, "max_members")
+cdef int scan_bytes(object data, int64_t depth, int64_t members) except -1:
     cdef const uint8_t *start
     cdef uint8_t *arena = NULL
     cdef Py_ssize_t size
@@ -345,14 +344,422 @@ def scan_json(data, max_depth=MAX_JSON_DEPTH, max_members=MAX_JSON_MEMBERS):
         try:
             (<bytes>data).decode("utf-8")
         except UnicodeDecodeError:
-            return JSON_MALFORMED
+            return 4
     start = <const uint8_t *>(<bytes>data)
     size = len(<bytes>data)
     if memchr(start, 92, <size_t>size) != NULL:  # resolved names never take more room than the document
         arena = <uint8_t *>PyMem_Malloc(<size_t>size)
         if arena == NULL:
             raise MemoryError
-    with nogil:
-        code = scan(start, size, depth, members, arena)
+    code = scan(start, size, depth, members, arena)
     PyMem_Free(arena)
     return code
+
+
+def scan_json(data, max_depth=MAX_JSON_DEPTH, max_members=MAX_JSON_MEMBERS):
+    """Find duplicate member names, excessive depth and excessive members before decoding.
+
+    See the twin in ``_core_py.py`` for arguments, result, errors and source.
+    """
+    return scan_bytes(data, as_int64(max_depth, "max_depth"), as_int64(max_members, "max_members"))
+
+
+# ------------------------------------------------------- strict compact form
+
+TOKEN_TOO_LARGE = 1
+TOKEN_MALFORMED = 2
+
+cdef enum:
+    FOREIGN = 0x1000000
+
+# What a character adds to the three bytes of a group of four, by its place in the group; FOREIGN for one of no meaning.
+cdef uint32_t FIRST[256]
+cdef uint32_t SECOND[256]
+cdef uint32_t THIRD[256]
+cdef uint32_t FOURTH[256]
+cdef int _byte, _sextet
+for _byte in range(256):
+    FIRST[_byte] = SECOND[_byte] = THIRD[_byte] = FOURTH[_byte] = FOREIGN
+for _sextet, _byte in enumerate(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"):
+    FIRST[_byte] = <uint32_t>_sextet << 18
+    SECOND[_byte] = <uint32_t>_sextet << 12
+    THIRD[_byte] = <uint32_t>_sextet << 6
+    FOURTH[_byte] = <uint32_t>_sextet
+
+
+cdef bint decode_sextets(const uint8_t *text, Py_ssize_t size, uint8_t *out) noexcept nogil:
+    """Write ``size * 3 // 4`` bytes; whether the text was strict base64url."""
+    cdef Py_ssize_t position = 0
+    cdef uint32_t group, seen = 0
+    while position + 4 <= size:
+        group = (
+            FIRST[text[position]] | SECOND[text[position + 1]] | THIRD[text[position + 2]] | FOURTH[text[position + 3]]
+        )
+        seen |= group
+        out[0] = <uint8_t>(group >> 16)
+        out[1] = <uint8_t>(group >> 8)
+        out[2] = <uint8_t>group
+        position += 4
+        out += 3
+    if seen & FOREIGN:
+        return False
+    if position == size:
+        return True
+    if position + 1 == size:
+        return False
+    group = FIRST[text[position]] | SECOND[text[position + 1]]
+    if position + 3 == size:
+        group |= THIRD[text[position + 2]]
+        out[1] = <uint8_t>(group >> 8)
+    out[0] = <uint8_t>(group >> 16)
+    # What goes beyond the last byte must be zero (RFC 4648 section 3.5).
+    return group & (0xFF if position + 3 == size else 0xFFFF) == 0 and not group & FOREIGN
+
+
+cdef bytes decoded(const uint8_t *text, Py_ssize_t size):
+    cdef bytes data = PyBytes_FromStringAndSize(NULL, size * 3 // 4)
+    if not decode_sextets(text, size, <uint8_t *>PyBytes_AS_STRING(data)):
+        return None
+    return data
+
+
+def decode_base64url(text):
+    """base64url without padding, strictly (RFC 7515 section 2, RFC 4648 section 3.5).
+
+    See the twin in ``_core_py.py`` for arguments, result, errors and source.
+    """
+    if type(text) is not bytes:
+        raise TypeError("text must be bytes")
+    return decoded(<const uint8_t *>PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
+
+
+def split_token(token, max_bytes):
+    """Take a compact JWS apart (RFC 7515 section 7.1).
+
+    See the twin in ``_core_py.py`` for arguments, result, errors and source.
+    """
+    cdef int64_t limit = as_int64(max_bytes, "max_bytes")
+    cdef const uint8_t *start
+    cdef const uint8_t *first
+    cdef const uint8_t *second
+    cdef Py_ssize_t size
+    cdef bytes payload, signature
+    if type(token) is not bytes:
+        raise TypeError("token must be bytes")
+    start = <const uint8_t *>PyBytes_AS_STRING(token)
+    size = PyBytes_GET_SIZE(token)
+    if size > limit:
+        return TOKEN_TOO_LARGE
+    first = <const uint8_t *>memchr(start, 46, <size_t>size)
+    if first == NULL:
+        return TOKEN_MALFORMED
+    second = <const uint8_t *>memchr(first + 1, 46, <size_t>(start + size - first - 1))
+    if second == NULL or memchr(second + 1, 46, <size_t>(start + size - second - 1)) != NULL:
+        return TOKEN_MALFORMED
+    payload = decoded(first + 1, second - first - 1)
+    signature = decoded(second + 1, start + size - second - 1)
+    if payload is None or signature is None:
+        return TOKEN_MALFORMED
+    return (
+        PyBytes_FromStringAndSize(<const char *>start, first - start),
+        payload,
+        signature,
+        PyBytes_FromStringAndSize(<const char *>start, second - start),
+    )
+
+
+# ------------------------------------------------------------------- claims
+
+CLAIMS_MALFORMED = 4
+CLAIMS_ISSUER = 5
+CLAIMS_AUDIENCE = 6
+
+MAX_SUBJECT_BYTES = 255
+
+cdef enum:
+    SUBJECT_BYTES = 255
+    NO_DATE = -1          # absent
+    BAD_DATE = -2
+
+cdef int64_t _MAX_DATE_S = 1 << 53
+MAX_DATE_S = _MAX_DATE_S
+
+
+cdef inline bint is_text(object value):
+    return type(value) is str
+
+
+cdef inline bint is_text_or_none(object value):
+    return value is None or type(value) is str
+
+
+cdef int64_t whole_date(object value, bint up) except -3:
+    """A NumericDate in whole seconds, NO_DATE or BAD_DATE."""
+    cdef double seconds
+    cdef int64_t whole
+    cdef int overflow = 0
+    if type(value) is int:
+        whole = PyLong_AsLongLongAndOverflow(value, &overflow)
+        return whole if not overflow and 0 <= whole <= _MAX_DATE_S else BAD_DATE
+    if value is None:
+        return NO_DATE
+    if type(value) is float:
+        seconds = value
+        if not 0 <= seconds <= <double>_MAX_DATE_S:
+            return BAD_DATE
+        return <int64_t>(ceil(seconds) if up else floor(seconds))
+    return BAD_DATE
+
+
+cdef bint is_subject(str subject):
+    if not subject or len(subject) > SUBJECT_BYTES or "\0" in subject:
+        return False
+    return subject.isascii() or len(subject.encode("utf-8", "surrogatepass")) <= SUBJECT_BYTES
+
+
+cdef object judge(
+    dict claims, str issuer, str audience, int64_t now, int64_t leeway, int64_t skew, bytes payload
+):
+    cdef int64_t exp, iat, nbf
+    cdef int code
+    cdef tuple audiences
+    iss = claims.get("iss")
+    sub = claims.get("sub")
+    aud = claims.get("aud")
+    jti = claims.get("jti")
+    sid = claims.get("sid")
+    scope = claims.get("scope")
+    client_id = claims.get("client_id")
+    if not (is_text(iss) and is_text(sub)):
+        return CLAIMS_MALFORMED
+    if not (is_text_or_none(jti) and is_text_or_none(sid) and is_text_or_none(scope) and is_text_or_none(client_id)):
+        return CLAIMS_MALFORMED
+    if type(aud) is str:
+        audiences = (audience if aud == audience else aud,)     # one object for all tokens: a cache holds many
+    elif type(aud) is list:
+        for one in <list>aud:
+            if type(one) is not str:
+                return CLAIMS_MALFORMED
+        audiences = tuple(aud)
+    else:
+        return CLAIMS_MALFORMED
+    exp = whole_date(claims.get("exp"), False)
+    iat = whole_date(claims.get("iat"), True)
+    nbf = whole_date(claims.get("nbf"), True)
+    if exp < 0 or iat == BAD_DATE or nbf == BAD_DATE or not is_subject(sub):
+        return CLAIMS_MALFORMED
+    if iss != issuer:
+        return CLAIMS_ISSUER
+    if audience not in audiences:
+        return CLAIMS_AUDIENCE
+    code = judge_times(now, exp, INT64_MIN if nbf < 0 else nbf, INT64_MIN if iat < 0 else iat, leeway, skew)
+    if code != 0:
+        return code
+    return (
+        issuer,
+        sub,
+        audiences,
+        exp,
+        None if iat < 0 else iat,
+        None if nbf < 0 else nbf,
+        jti,
+        sid,
+        scope,
+        client_id,
+        payload,
+    )
+
+
+def read_claims(payload, decode, max_depth, issuer, audience, now_s, leeway_s, skew_s):
+    """Decode the claims of an access token strictly and judge them (RFC 7519 section 4.1, RFC 9068 section 4).
+
+    See the twin in ``_core_py.py`` for arguments, result, errors and source.
+    """
+    cdef int64_t now = as_int64(now_s, "now_s")
+    cdef int64_t leeway = as_int64(leeway_s, "leeway_s")
+    cdef int64_t skew = as_int64(skew_s, "skew_s")
+    if type(issuer) is not str or type(audience) is not str:
+        raise TypeError("issuer and audience must be str")
+    if leeway < 0 or skew < 0:
+        raise ValueError("leeway_s and skew_s must not be negative")
+    if scan_bytes(payload, as_int64(max_depth, "max_depth"), MEMBERS) != 0:
+        return CLAIMS_MALFORMED
+    members = decode(payload)
+    if type(members) is not dict:
+        return CLAIMS_MALFORMED
+    return judge(<dict>members, issuer, audience, now, leeway, skew, payload)
+
+
+# --------------------------------------------------------- seen-token cache
+
+cdef enum:
+    MOST_HITS = 3
+    PROBATION_SHARE = 10
+    SUBJECT_SHARE = 16
+
+
+@cython.no_gc      # nothing in it leads back to it, and a collection need not look at thousands of them
+cdef class _Seen:
+    """One accepted token in the cache."""
+    cdef bytes token              # None once it is gone
+    cdef object value
+    cdef str subject
+    cdef int64_t exp_s
+    cdef int64_t epoch
+    cdef int64_t size
+    cdef int hits
+    cdef bint is_settled          # in the settled queue, else on probation
+
+
+cdef class SeenTokens:
+    """Accepted tokens, bounded in bytes and scan-resistant (S3-FIFO).
+
+    See the twin in ``_core_py.py`` for arguments, results, errors and source.
+    """
+    cdef dict _entries
+    cdef object _probation
+    cdef object _settled
+    cdef object _ghosts
+    cdef dict _held
+    cdef object _is_still_good
+    cdef readonly int64_t capacity_bytes
+    cdef readonly int64_t held_bytes
+    cdef readonly int64_t epoch
+    cdef int64_t _probation_bytes
+
+    def __init__(self, capacity_bytes, is_still_good):
+        cdef int64_t capacity = as_int64(capacity_bytes, "capacity_bytes")
+        if capacity < 0:
+            raise ValueError("capacity_bytes must not be negative")
+        self._entries = {}
+        self._probation = deque()
+        self._settled = deque()
+        self._ghosts = OrderedDict()
+        self._held = {}
+        self._is_still_good = is_still_good
+        self.capacity_bytes = capacity
+        self.held_bytes = 0
+        self.epoch = 0
+        self._probation_bytes = 0
+
+    def __len__(self):
+        return len(self._entries)
+
+    def get(self, token, now_s):
+        """What was stored for the token, or None."""
+        cdef int64_t now = as_int64(now_s, "now_s")
+        cdef int64_t epoch
+        found = self._entries.get(token)
+        if found is None:
+            return None
+        cdef _Seen entry = <_Seen>found
+        if entry.exp_s <= now:
+            self.drop(entry)
+            return None
+        if entry.epoch != self.epoch:
+            epoch = self.epoch
+            if not self._is_still_good(entry.value):
+                self.drop(entry)
+                return None
+            entry.epoch = epoch
+        if entry.hits < MOST_HITS:
+            entry.hits += 1
+        return entry.value
+
+    def put(self, token, value, subject, exp_s, size, epoch, now_s):
+        """Store an accepted token."""
+        cdef int64_t now = as_int64(now_s, "now_s")
+        cdef int64_t room = as_int64(size, "size")
+        cdef _Seen entry
+        if type(token) is not bytes or type(subject) is not str:
+            raise TypeError("token must be bytes and subject str")
+        if room < 1:
+            raise ValueError("size must be positive")
+        entry = _Seen()
+        entry.token = token
+        entry.value = value
+        entry.subject = subject
+        entry.exp_s = as_int64(exp_s, "exp_s")
+        entry.epoch = as_int64(epoch, "epoch")
+        entry.size = room
+        if token in self._entries or room > self.capacity_bytes // PROBATION_SHARE:
+            return
+        self.forget_expired(self._probation, now)
+        self.forget_expired(self._settled, now)
+        while self.held_bytes + room > self.capacity_bytes:
+            self.evict_one()
+        self._entries[token] = entry
+        self.held_bytes += room
+        if hash(token) in self._ghosts and self.settle(entry):
+            del self._ghosts[hash(token)]
+            return
+        self._probation.append(entry)
+        self._probation_bytes += room
+
+    def invalidate(self):
+        """From now on every token is asked about again before it is served."""
+        self.epoch += 1
+
+    cdef int drop(self, _Seen entry) except -1:
+        # It stays in its queue, and is paid for, until it comes to the front.
+        if entry.token is not None and self._entries.get(entry.token) is entry:
+            del self._entries[entry.token]
+        entry.token = None
+        entry.value = None
+        return 0
+
+    cdef int forget_expired(self, object queue, int64_t now) except -1:
+        cdef _Seen entry
+        while queue:
+            entry = <_Seen>queue[0]
+            if entry.token is not None and entry.exp_s > now:
+                return 0
+            queue.popleft()
+            self.release(entry)
+        return 0
+
+    cdef bint settle(self, _Seen entry) except -1:
+        """Move to the settled queue, unless the subject has its share of it already."""
+        held = self._held.get(entry.subject, 0)
+        if held + entry.size > self.capacity_bytes // SUBJECT_SHARE:
+            return False
+        self._held[entry.subject] = held + entry.size
+        entry.is_settled = True
+        entry.hits = 0
+        self._settled.append(entry)
+        return True
+
+    cdef int release(self, _Seen entry) except -1:
+        """Account for an entry that has left its queue for good."""
+        self.held_bytes -= entry.size
+        if entry.is_settled:
+            held = self._held[entry.subject] - entry.size
+            if held:
+                self._held[entry.subject] = held
+            else:
+                del self._held[entry.subject]
+        else:
+            self._probation_bytes -= entry.size
+        return self.drop(entry)
+
+    cdef int evict_one(self) except -1:
+        cdef _Seen entry
+        if self._probation_bytes > self.capacity_bytes // PROBATION_SHARE or not self._settled:
+            entry = <_Seen>self._probation.popleft()
+            if entry.token is not None and entry.hits > 0:
+                if self.settle(entry):
+                    self._probation_bytes -= entry.size
+                    return 0
+            elif entry.token is not None:
+                self._ghosts[hash(entry.token)] = None
+                while len(self._ghosts) > len(self._entries):
+                    self._ghosts.popitem(False)
+            self.release(entry)
+            return 0
+        entry = <_Seen>self._settled.popleft()
+        if entry.token is not None and entry.hits > 0:
+            entry.hits -= 1
+            self._settled.append(entry)
+        else:
+            self.release(entry)
+        return 0

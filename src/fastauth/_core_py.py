@@ -4,8 +4,13 @@ What a function here answers is the definition; ``tests/twins`` generates
 thousands of inputs, the corners of int64 among them, and compares the two.
 """
 
+import base64
+import math
 import re
-from typing import Final
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Any, Final
 
 IMPLEMENTATION: Final = "python"
 
@@ -217,3 +222,308 @@ def scan_json(data: bytes, max_depth: int = MAX_JSON_DEPTH, max_members: int = M
             name_next = bool(closers) and closers[-1] == "}"
         position += 1
     return JSON_MALFORMED if closers else JSON_OK
+
+
+# ------------------------------------------------------- strict compact form
+
+TOKEN_TOO_LARGE: Final = 1
+TOKEN_MALFORMED: Final = 2
+
+_ALPHABET: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
+
+def decode_base64url(text: bytes) -> bytes | None:
+    """base64url without padding, strictly (RFC 7515 section 2, RFC 4648 section 3.5).
+
+    Out: the bytes, or None for padding, a foreign character, an impossible length or spare bits that are not zero.
+    Anything looser would give one token several spellings, and a revocation or a cache keyed on its text could
+    be stepped around.
+
+    Raises TypeError for anything but bytes.
+    """
+    if type(text) is not bytes:
+        raise TypeError("text must be bytes")
+    if text.translate(None, _ALPHABET) or len(text) % 4 == 1:
+        return None
+    data = base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4))
+    if len(text) % 4 and base64.urlsafe_b64encode(data).rstrip(b"=") != text:
+        return None
+    return data
+
+
+def split_token(token: bytes, max_bytes: int) -> tuple[bytes, bytes, bytes, bytes] | int:
+    """Take a compact JWS apart (RFC 7515 section 7.1). Its size is judged before anything is split or copied.
+
+    In: ``token``, and how many bytes it may have.
+
+    Out: ``(header, payload, signature, signed)``: the protected header still in base64url, because its text is what
+    a table of known headers is asked for; payload and signature decoded; and the part that the signature covers.
+    Or ``TOKEN_TOO_LARGE``, or ``TOKEN_MALFORMED`` for anything but three parts, the last two in strict base64url.
+
+    Raises TypeError for anything but bytes and int.
+    """
+    max_bytes = _int64(max_bytes, "max_bytes")
+    if type(token) is not bytes:
+        raise TypeError("token must be bytes")
+    if len(token) > max_bytes:
+        return TOKEN_TOO_LARGE
+    if token.count(b".") != 2:
+        return TOKEN_MALFORMED
+    signed, _, signature_text = token.rpartition(b".")
+    header, _, payload_text = signed.partition(b".")
+    payload = decode_base64url(payload_text)
+    signature = decode_base64url(signature_text)
+    if payload is None or signature is None:
+        return TOKEN_MALFORMED
+    return header, payload, signature, signed
+
+
+# ------------------------------------------------------------------- claims
+
+CLAIMS_MALFORMED: Final = 4
+CLAIMS_ISSUER: Final = 5
+CLAIMS_AUDIENCE: Final = 6
+
+MAX_SUBJECT_BYTES: Final = 255
+MAX_DATE_S: Final = 1 << 53
+
+
+def read_claims(
+    payload: bytes,
+    decode: Callable[[bytes], Any],
+    max_depth: int,
+    issuer: str,
+    audience: str,
+    now_s: int,
+    leeway_s: int,
+    skew_s: int,
+) -> tuple[Any, ...] | int:
+    """Decode the claims of an access token strictly and judge them (RFC 7519 section 4.1, RFC 9068 section 4).
+
+    In: ``payload`` the JSON text; ``decode`` that makes Python objects of it, after ``scan_json`` found it without
+    surprises; the exact ``issuer``; the ``audience`` that must be named; the time and the two allowances as in
+    ``check_times``.
+
+    Out: ``(iss, sub, aud, exp, iat, nbf, jti, sid, scope, client_id, payload)`` with ``aud`` as a tuple and whole
+    seconds, or the first of ``CLAIMS_MALFORMED`` (no object; a claim is missing or of another type, a date is negative
+    or beyond 2**53, the subject is empty, longer than ``MAX_SUBJECT_BYTES`` in UTF-8 or has a NUL), ``CLAIMS_ISSUER``,
+    ``CLAIMS_AUDIENCE``, then a ``TIMES_`` code. A fraction of a second, which only foreign issuers send, is rounded to
+    the stricter side.
+
+    Raises what ``decode`` raises; TypeError, OverflowError and ValueError for wrong arguments, never for wrong claims.
+    """
+    now_s = _int64(now_s, "now_s")
+    leeway_s = _int64(leeway_s, "leeway_s")
+    skew_s = _int64(skew_s, "skew_s")
+    if type(issuer) is not str or type(audience) is not str:
+        raise TypeError("issuer and audience must be str")
+    if leeway_s < 0 or skew_s < 0:
+        raise ValueError("leeway_s and skew_s must not be negative")
+    if scan_json(payload, max_depth) != JSON_OK:
+        return CLAIMS_MALFORMED
+    members = decode(payload)
+    if type(members) is not dict:
+        return CLAIMS_MALFORMED
+
+    iss, sub, aud = members.get("iss"), members.get("sub"), members.get("aud")
+    optional = [members.get(name) for name in ("jti", "sid", "scope", "client_id")]
+    if type(iss) is not str or type(sub) is not str:
+        return CLAIMS_MALFORMED
+    if any(text is not None and type(text) is not str for text in optional):
+        return CLAIMS_MALFORMED
+    audiences = [aud] if type(aud) is str else aud
+    if type(audiences) is not list or any(type(one) is not str for one in audiences):
+        return CLAIMS_MALFORMED
+    exp_s = _whole_date(members.get("exp"), math.floor)
+    iat_s = _whole_date(members.get("iat"), math.ceil)
+    nbf_s = _whole_date(members.get("nbf"), math.ceil)
+    if exp_s is None or _BAD_DATE in (exp_s, iat_s, nbf_s) or not _is_subject(sub):
+        return CLAIMS_MALFORMED
+    if iss != issuer:
+        return CLAIMS_ISSUER
+    if audience not in audiences:
+        return CLAIMS_AUDIENCE
+    verdict = check_times(now_s, exp_s, nbf_s, iat_s, leeway_s, skew_s)
+    if verdict != TIMES_OK:
+        return verdict
+    return issuer, sub, tuple(audiences), exp_s, iat_s, nbf_s, *optional, payload
+
+
+_BAD_DATE: Final = -2
+
+
+def _whole_date(value: object, rounded: Callable[[float], int]) -> int | None:
+    """None for no date, ``_BAD_DATE`` for anything but a plausible number; ``true`` is none (bool is an int)."""
+    if value is None:
+        return None
+    if type(value) not in (int, float) or not 0 <= value <= MAX_DATE_S:  # type: ignore[operator]
+        return _BAD_DATE
+    return rounded(value)  # type: ignore[arg-type]
+
+
+def _is_subject(sub: str) -> bool:
+    return bool(sub) and len(sub.encode("utf-8", "surrogatepass")) <= MAX_SUBJECT_BYTES and "\0" not in sub
+
+
+# --------------------------------------------------------- seen-token cache
+
+_MOST_HITS: Final = 3
+_PROBATION_SHARE: Final = 10
+_SUBJECT_SHARE: Final = 16
+
+
+class _Seen:
+    """One accepted token in the cache; ``token`` is None once it is gone."""
+
+    __slots__ = ("epoch", "exp_s", "hits", "is_settled", "size", "subject", "token", "value")
+
+    def __init__(self, token: bytes, value: object, subject: str, exp_s: int, size: int, epoch: int) -> None:
+        self.token: bytes | None = token
+        self.value = value
+        self.subject = subject
+        self.exp_s = exp_s
+        self.size = size
+        self.epoch = epoch
+        self.hits = 0
+        self.is_settled = False
+
+
+class SeenTokens:
+    """Accepted tokens, bounded in bytes and scan-resistant.
+
+    S3-FIFO (Yang et al., SOSP 2023): a new token is on probation in a queue that has a tenth of the room. One that was
+    used again there, or comes back soon after it was pushed out (its hash is kept as a ghost), is settled; the settled
+    are pushed out in turn, those in use last. So a flood of tokens that come once pushes out only each other. One
+    subject settles in at most a sixteenth of the room: a crowd of tokens of one user cannot push out those of others.
+
+    A token is found by its very bytes. What is found has not expired, and has been looked at since the last
+    ``invalidate()``; whoever uses this stores only what was accepted. Safe to use from several threads.
+    """
+
+    def __init__(self, capacity_bytes: int, is_still_good: Callable[[Any], bool]) -> None:
+        """In: how many bytes all entries may have together (0: nothing is kept); ``is_still_good`` is asked about a
+        stored value the first time it would be served after an ``invalidate()``.
+        """
+        capacity_bytes = _int64(capacity_bytes, "capacity_bytes")
+        if capacity_bytes < 0:
+            raise ValueError("capacity_bytes must not be negative")
+        self.capacity_bytes = capacity_bytes
+        self.held_bytes = 0
+        self.epoch = 0
+        self._is_still_good = is_still_good
+        self._lock = threading.RLock()
+        self._entries: dict[bytes, _Seen] = {}
+        self._probation: deque[_Seen] = deque()
+        self._settled: deque[_Seen] = deque()
+        self._ghosts: OrderedDict[int, None] = OrderedDict()
+        self._held: dict[str, int] = {}  # settled bytes by subject
+        self._probation_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, token: bytes, now_s: int) -> Any:
+        """What was stored for ``token``, or None when it is not here, has expired, or is no longer good."""
+        now_s = _int64(now_s, "now_s")
+        entry = self._entries.get(token)
+        if entry is None:
+            return None
+        value = entry.value
+        if entry.exp_s <= now_s:
+            self._drop(entry)
+            return None
+        if entry.epoch != self.epoch:
+            epoch = self.epoch
+            if not self._is_still_good(value):
+                self._drop(entry)
+                return None
+            entry.epoch = epoch
+        entry.hits = min(entry.hits + 1, _MOST_HITS)
+        return value
+
+    def put(self, token: bytes, value: object, subject: str, exp_s: int, size: int, epoch: int, now_s: int) -> None:
+        """Store an accepted token.
+
+        In: ``subject`` whose share it counts against; ``exp_s`` when it ends, on the clock of ``now_s``; ``size`` bytes
+        that the entry occupies, all told; ``epoch`` as it was before anything was checked, so that a change made
+        meanwhile is not missed. Raises TypeError, OverflowError or ValueError for wrong arguments.
+        """
+        now_s, size = _int64(now_s, "now_s"), _int64(size, "size")
+        if type(token) is not bytes or type(subject) is not str:
+            raise TypeError("token must be bytes and subject str")
+        if size < 1:
+            raise ValueError("size must be positive")
+        entry = _Seen(token, value, subject, _int64(exp_s, "exp_s"), size, _int64(epoch, "epoch"))
+        with self._lock:
+            if token in self._entries or size > self.capacity_bytes // _PROBATION_SHARE:
+                return
+            self._forget_expired(self._probation, now_s)
+            self._forget_expired(self._settled, now_s)
+            while self.held_bytes + size > self.capacity_bytes:
+                self._evict_one()
+            self._entries[token] = entry
+            self.held_bytes += size
+            if hash(token) in self._ghosts and self._settle(entry):
+                del self._ghosts[hash(token)]
+                return
+            self._probation.append(entry)
+            self._probation_bytes += size
+
+    def invalidate(self) -> None:
+        """From now on every token is asked about again before it is served: the keys or the revocations changed."""
+        self.epoch += 1
+
+    def _drop(self, entry: _Seen) -> None:
+        """Never serve it again. It stays in its queue, and is paid for, until it comes to the front."""
+        with self._lock:
+            if entry.token is not None and self._entries.get(entry.token) is entry:
+                del self._entries[entry.token]
+            entry.token = None
+            entry.value = None
+
+    def _forget_expired(self, queue: "deque[_Seen]", now_s: int) -> None:
+        while queue and (queue[0].token is None or queue[0].exp_s <= now_s):
+            self._release(queue.popleft())
+
+    def _settle(self, entry: _Seen) -> bool:
+        """Move to the settled queue, unless the subject has its share of it already."""
+        held = self._held.get(entry.subject, 0)
+        if held + entry.size > self.capacity_bytes // _SUBJECT_SHARE:
+            return False
+        self._held[entry.subject] = held + entry.size
+        entry.is_settled = True
+        entry.hits = 0
+        self._settled.append(entry)
+        return True
+
+    def _release(self, entry: _Seen) -> None:
+        """Account for an entry that has left its queue for good."""
+        self.held_bytes -= entry.size
+        if entry.is_settled:
+            self._held[entry.subject] -= entry.size
+            if not self._held[entry.subject]:
+                del self._held[entry.subject]
+        else:
+            self._probation_bytes -= entry.size
+        self._drop(entry)
+
+    def _evict_one(self) -> None:
+        """One step: an entry leaves, moves from probation to the settled, or loses a hit."""
+        if self._probation_bytes > self.capacity_bytes // _PROBATION_SHARE or not self._settled:
+            entry = self._probation.popleft()
+            if entry.token is not None and entry.hits > 0:
+                if self._settle(entry):
+                    self._probation_bytes -= entry.size
+                    return
+            elif entry.token is not None:
+                self._ghosts[hash(entry.token)] = None
+                while len(self._ghosts) > len(self._entries):
+                    self._ghosts.popitem(last=False)
+            self._release(entry)
+            return
+        entry = self._settled.popleft()
+        if entry.token is not None and entry.hits > 0:
+            entry.hits -= 1
+            self._settled.append(entry)
+        else:
+            self._release(entry)

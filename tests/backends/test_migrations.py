@@ -42,7 +42,7 @@ def test_a_migrated_file_is_at_head(migrated_file: Path) -> None:
 def test_the_tables_hold_what_the_stores_need_and_nothing_may_be_missing_or_twice(migrated_file: Path) -> None:
     connection = connect(migrated_file)
     tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    assert {"users", "signing_keys", "alembic_version"} <= tables
+    assert {"users", "signing_keys", "key_ring", "alembic_version"} <= tables
     optional = {
         table: {
             name
@@ -51,7 +51,7 @@ def test_the_tables_hold_what_the_stores_need_and_nothing_may_be_missing_or_twic
         }
         for table in ("users", "signing_keys")
     }
-    assert optional == {"users": {"scope"}, "signing_keys": set()}
+    assert optional == {"users": {"scope"}, "signing_keys": {"removes_ms"}}
     unique = {
         connection.execute(f"PRAGMA index_info({index})").fetchall()[0][2]
         for _, index, is_unique, *_ in connection.execute("PRAGMA index_list(users)")
@@ -147,11 +147,12 @@ def test_the_reads_on_the_way_of_a_login_seek_in_an_index_and_never_scan(databas
         assert not any("TEMP B-TREE" in step for step in steps), (sql, steps)
 
 
-def test_the_keys_come_oldest_first_and_by_name_within_a_second(database_file: Path) -> None:
+def test_the_keys_come_by_activation_and_by_name_within_a_millisecond(database_file: Path) -> None:
     connection = connect(database_file)
     rows = [("b", 1), ("c", 0), ("a", 1)]
-    connection.executemany("INSERT INTO signing_keys VALUES (?, 'RS256', '{}', x'00', ?)", rows)
+    insert = "INSERT INTO signing_keys (kid, activates_ms, alg, public_jwk, wrapped_private) VALUES (?, ?, '', '', x'')"
+    connection.executemany(insert, rows)
     connection.close()
     database = Database(database_file)
-    assert [key.kid for key in run(SqliteKeyStore(database).load_keys())] == ["c", "a", "b"]
+    assert [key.kid for key in run(SqliteKeyStore(database).load_keys())[1]] == ["c", "a", "b"]
     database.close()

@@ -19,7 +19,7 @@ def ask(endpoint: JwksEndpoint, if_none_match: str | None = None) -> Response:
 
 @pytest.fixture
 def endpoint(signing_key: SigningKey, other_key: SigningKey) -> JwksEndpoint:
-    return JwksEndpoint(KeyRing([signing_key, other_key]))
+    return JwksEndpoint(KeyRing([signing_key, other_key], signing_key.kid), 300)
 
 
 def test_the_key_set_is_public_cacheable_and_holds_nothing_private(
@@ -49,7 +49,7 @@ def test_who_has_another_document_gets_this_one(endpoint: JwksEndpoint, tag: str
 
 
 def test_another_ring_has_another_tag(endpoint: JwksEndpoint, signing_key: SigningKey) -> None:
-    other = JwksEndpoint(KeyRing([signing_key]))
+    other = JwksEndpoint(KeyRing([signing_key], signing_key.kid), 300)
     assert ask(other, header_of(ask(endpoint), "etag")).status == 200
 
 

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_private_key
 
-from fastauth.jose.jwk import rsa_public_jwk
+from fastauth.jose.jwk import public_jwk
 from fastauth.jose.keys import SigningKey
 from tests.integration.running import (
     FULL,
@@ -833,7 +833,7 @@ def test_a_token_anywhere_but_in_the_header_is_no_token(forge: Forge) -> None:
 
 def test_the_public_key_that_the_server_publishes_is_the_one_that_it_signs_with(forge: Forge) -> None:
     (published,) = forge.server.request("GET", "/.well-known/jwks.json").json["keys"]
-    assert published == rsa_public_jwk(rsa_private(forge.key).public_key(), "RS256")
+    assert published == public_jwk(rsa_private(forge.key).public_key(), "RS256")
 
 
 def test_no_token_of_these_tests_is_in_the_log(forge: Forge) -> None:

@@ -41,7 +41,7 @@ def parts_of(token: str) -> tuple[dict[str, object], dict[str, object]]:
 
 
 def test_a_user_token_has_the_claims_of_rfc_9068_and_nothing_else(signing_key: SigningKey) -> None:
-    header, claims = parts_of(issuer_with(signing_key).issue_user_token(ALICE, NOW_S))
+    header, claims = parts_of(issuer_with(signing_key).issue_user_token(ALICE, NOW_S).text)
     assert header == {"alg": "RS256", "typ": "at+jwt", "kid": signing_key.kid}
     assert claims == {
         "iss": ISSUER,
@@ -59,7 +59,7 @@ def test_a_user_token_has_the_claims_of_rfc_9068_and_nothing_else(signing_key: S
 
 
 def test_the_times_are_whole_numbers_as_text(signing_key: SigningKey) -> None:
-    _, payload, _ = issuer_with(signing_key).issue_user_token(ALICE, NOW_S).split(".")
+    _, payload, _ = issuer_with(signing_key).issue_user_token(ALICE, NOW_S).text.split(".")
     text = base64url.decode(payload.encode()) or b""
     assert b'"exp":%d,' % (NOW_S + 3600) in text
     assert b'"iat":%d,' % NOW_S in text
@@ -68,25 +68,25 @@ def test_the_times_are_whole_numbers_as_text(signing_key: SigningKey) -> None:
 def test_the_settings_decide_audience_life_and_scope(signing_key: SigningKey) -> None:
     settings = TokenSettings(audience=AUDIENCE, access_ttl_s=60, user_scope="a b")
     issuer = issuer_with(signing_key, settings)
-    _, claims = parts_of(issuer.issue_user_token(ALICE, NOW_S))
+    _, claims = parts_of(issuer.issue_user_token(ALICE, NOW_S).text)
     assert (claims["aud"], claims["exp"], claims["scope"]) == (AUDIENCE, NOW_S + 60, "a b")
-    assert issuer.ttl_s == 60
+    assert issuer.issue_user_token(ALICE, NOW_S).ttl_s == 60
 
 
 def test_a_users_own_scope_goes_before_the_default(signing_key: SigningKey) -> None:
     admin = msgspec.structs.replace(ALICE, scope="admin")
-    _, claims = parts_of(issuer_with(signing_key).issue_user_token(admin, NOW_S))
+    _, claims = parts_of(issuer_with(signing_key).issue_user_token(admin, NOW_S).text)
     assert claims["scope"] == "admin"
 
 
 def test_no_two_tokens_share_an_id(signing_key: SigningKey) -> None:
     issuer = issuer_with(signing_key)
-    claims = [parts_of(issuer.issue_user_token(ALICE, NOW_S))[1] for _ in range(3)]
+    claims = [parts_of(issuer.issue_user_token(ALICE, NOW_S).text)[1] for _ in range(3)]
     assert len({claim for one in claims for claim in (one["jti"], one["sid"])}) == 6
 
 
 def test_pyjwt_verifies_the_token_with_the_published_key(signing_key: SigningKey) -> None:
-    token = issuer_with(signing_key).issue_user_token(ALICE, NOW_S)
+    token = issuer_with(signing_key).issue_user_token(ALICE, NOW_S).text
     claims = jwt.decode(
         token,
         PyJWK(signing_key.public_jwk),

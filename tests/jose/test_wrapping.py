@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from fastauth.domain.errors import MasterKeyRefused
 from fastauth.domain.ports import StoredKey
-from fastauth.jose.jwk import rsa_public_jwk
-from fastauth.jose.keyring import KeyRing
+from fastauth.jose.jwk import public_jwk
+from fastauth.jose.keyring import unwrap_key, wrap_key
 from fastauth.jose.keys import SigningKey
 from fastauth.jose.refusals import KeyRefused
 from fastauth.jose.wrapping import MasterKey
@@ -32,7 +32,7 @@ def master() -> MasterKey:
 
 def stored(key: SigningKey, master: MasterKey) -> StoredKey:
     wrapped = master.wrap(key.to_der(), key.kid, NONCE)
-    return StoredKey(kid=key.kid, alg=key.alg, public_jwk="{}", wrapped_private=wrapped, created_at_s=0)
+    return StoredKey(kid=key.kid, alg=key.alg, public_jwk="{}", wrapped_private=wrapped, published_ms=0, activates_ms=0)
 
 
 def test_what_was_wrapped_unwraps(master: MasterKey) -> None:
@@ -118,32 +118,34 @@ def test_the_key_is_not_shown_when_printed(master: MasterKey) -> None:
     assert SECRET.hex()[:12] not in shown
 
 
-# ------------------------------------------------------------------ the ring from its rows
+# ------------------------------------------------------------------ a key in its row
 
 
-def test_a_ring_unwraps_its_rows_in_their_order(
-    master: MasterKey, signing_key: SigningKey, other_key: SigningKey
-) -> None:
-    ring = KeyRing.unwrap([stored(signing_key, master), stored(other_key, master)], master)
-    assert list(ring.verifying) == [signing_key.kid, other_key.kid]
-    assert ring.active.kid == other_key.kid
+def test_a_row_unwraps_to_its_key(master: MasterKey, signing_key: SigningKey) -> None:
+    row = wrap_key(signing_key, master, NONCE, 1, 2)
+    assert (row.kid, row.alg, row.published_ms, row.activates_ms, row.removes_ms) == (
+        signing_key.kid,
+        "RS256",
+        1,
+        2,
+        None,
+    )
+    assert unwrap_key(row, master).public_jwk == signing_key.public_jwk
+    assert signing_key.to_der() not in row.wrapped_private
 
 
-def test_one_row_under_another_master_key_refuses_the_whole_ring(
-    master: MasterKey, signing_key: SigningKey, other_key: SigningKey
-) -> None:
-    foreign = stored(other_key, MasterKey(bytes(32)))
+def test_a_row_under_another_master_key_is_refused(master: MasterKey, signing_key: SigningKey) -> None:
     with pytest.raises(MasterKeyRefused):
-        KeyRing.unwrap([stored(signing_key, master), foreign], master)
+        unwrap_key(stored(signing_key, MasterKey(bytes(32))), master)
 
 
-def test_two_rows_that_swapped_their_keys_are_refused(
+def test_a_row_with_the_wrapped_key_of_another_is_refused(
     master: MasterKey, signing_key: SigningKey, other_key: SigningKey
 ) -> None:
     first, second = stored(signing_key, master), stored(other_key, master)
     moved = msgspec.structs.replace(first, wrapped_private=second.wrapped_private)
     with pytest.raises(MasterKeyRefused):
-        KeyRing.unwrap([moved, second], master)
+        unwrap_key(moved, master)
 
 
 def test_a_row_whose_key_has_another_name_is_refused(master: MasterKey, signing_key: SigningKey) -> None:
@@ -152,23 +154,36 @@ def test_a_row_whose_key_has_another_name_is_refused(master: MasterKey, signing_
         alg="RS256",
         public_jwk="{}",
         wrapped_private=master.wrap(signing_key.to_der(), "another", NONCE),
-        created_at_s=0,
+        published_ms=0,
+        activates_ms=0,
     )
     with pytest.raises(KeyRefused):
-        KeyRing.unwrap([renamed], master)
+        unwrap_key(renamed, master)
 
 
 def test_a_row_that_holds_no_key_is_refused(master: MasterKey) -> None:
     row = StoredKey(
-        kid="k", alg="RS256", public_jwk="{}", wrapped_private=master.wrap(b"x", "k", NONCE), created_at_s=0
+        kid="k",
+        alg="RS256",
+        public_jwk="{}",
+        wrapped_private=master.wrap(b"x", "k", NONCE),
+        published_ms=0,
+        activates_ms=0,
     )
     with pytest.raises(KeyRefused):
-        KeyRing.unwrap([row], master)
+        unwrap_key(row, master)
 
 
 def test_a_weak_key_in_the_own_ring_is_refused(master: MasterKey, weak_key: rsa.RSAPrivateKey) -> None:
-    kid = rsa_public_jwk(weak_key.public_key(), "RS256")["kid"]
+    kid = public_jwk(weak_key.public_key(), "RS256")["kid"]
     der = weak_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
-    row = StoredKey(kid=kid, alg="RS256", public_jwk="{}", wrapped_private=master.wrap(der, kid, NONCE), created_at_s=0)
+    row = StoredKey(
+        kid=kid,
+        alg="RS256",
+        public_jwk="{}",
+        wrapped_private=master.wrap(der, kid, NONCE),
+        published_ms=0,
+        activates_ms=0,
+    )
     with pytest.raises(KeyRefused):
-        KeyRing.unwrap([row], master)
+        unwrap_key(row, master)

@@ -14,10 +14,11 @@ import pytest
 from fastauth import Verifier, create_app
 from fastauth.backends.passwords import PROFILES, hash_password
 from fastauth.domain.users import skeleton
+from fastauth.jose.keyring import wrap_key
 from fastauth.jose.keys import SigningKey
 from fastauth.server.app import compose
 from fastauth.server.asgi import AsgiApp
-from fastauth.server.bootstrap import Storage, load_master_key, new_user, open_storage, wrap_key
+from fastauth.server.bootstrap import Storage, load_master_key, new_user, open_storage
 from fastauth.server.settings import Settings, SettingsRefused, load_settings
 from tests.server.asking import HOST, JSON, Answer, ask, body_of, lifespan
 
@@ -41,7 +42,8 @@ def settings(tmp_path: Path, migrated_file: Path, signing_key: SigningKey) -> Se
     settings = load_settings(None, environment, {})
 
     async def fill(storage: Storage) -> None:
-        await storage.keys.add_first_key(wrap_key(signing_key, load_master_key(settings, may_create=True)))
+        row = wrap_key(signing_key, load_master_key(settings, may_create=True), bytes(12), 0, 0)
+        assert await storage.keys.change_ring(await storage.keys.ring_version(), row, {})
         password_hash = hash_password(PASSWORD, PROFILES["cheapest-for-tests"])
         await storage.users.add(new_user("alice", password_hash), skeleton("alice"))
 

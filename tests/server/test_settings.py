@@ -13,12 +13,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from fastauth.domain.hosts import is_loopback
 from fastauth.server.settings import (
     NOT_BUILT,
     SECRETS,
     Settings,
     SettingsRefused,
-    is_loopback,
     known_keys,
     load_settings,
 )
@@ -38,15 +38,19 @@ BUILT: dict[str, tuple[Any, str, Any]] = {
     "drain_s": (3.0, "0.5", 0.5),
     "grace_s": (30.0, "5", 5.0),
     "allow_insecure": (False, "1", True),
+    "tokens.alg": ("RS256", "Ed25519", "Ed25519"),
     "tokens.access_ttl_s": (3600, "60", 60),
+    "tokens.expiry_jitter_s": (0, "30", 30),
     "tokens.audience": (None, "https://api.example", "https://api.example"),
     "tokens.user_scope": ("user", "a b", "a b"),
+    "tokens.jwks_max_age_s": (300, "10", 10),
+    "tokens.publish_ahead_s": (None, "600", 600),
+    "tokens.rotate_every_s": (90 * 86_400, "off", "off"),
     "passwords.profile": ("owasp", "rfc9106-low-memory", "rfc9106-low-memory"),
 }
 TO_COME: dict[str, Any] = {
     "redis_url": None,
     "redis_prefix": "fastauth",
-    "tokens.alg": "RS256",
     "tokens.refresh_idle_s": 14 * 86_400,
     "tokens.refresh_max_s": 90 * 86_400,
     "tokens.refresh_grace_s": 10,
@@ -338,6 +342,31 @@ def test_an_unknown_key_in_toml_is_refused_and_the_nearest_known_one_named(toml:
     assert third.endswith("tokens.alg")
 
 
+@each(
+    ("values", "key"),
+    [
+        ({"PUBLISH_AHEAD_S": "300"}, "tokens.publish_ahead_s"),
+        ({"PUBLISH_AHEAD_S": "1", "JWKS_MAX_AGE_S": "1"}, "tokens.publish_ahead_s"),
+        ({"ROTATE_EVERY_S": "362"}, "tokens.rotate_every_s"),
+        ({"ROTATE_EVERY_S": "59"}, "tokens.rotate_every_s"),
+        ({"ROTATE_EVERY_S": "never"}, "tokens.rotate_every_s"),
+        ({"EXPIRY_JITTER_S": "60", "ACCESS_TTL_S": "60"}, "tokens.expiry_jitter_s"),
+        ({"ALG": "HS256"}, "tokens.alg"),
+        ({"ALG": "EdDSA"}, "tokens.alg"),
+    ],
+)
+def test_a_rotation_that_could_not_work_is_refused(values: dict[str, str], key: str) -> None:
+    (problem,) = problems_of({f"FASTAUTH_TOKENS__{name}": value for name, value in values.items()})
+    assert f"{key}: " in problem
+
+
+def test_a_key_is_published_for_longer_than_the_jwks_is_kept_and_clocks_differ() -> None:
+    tokens = load_settings(None, {"FASTAUTH_TOKENS__JWKS_MAX_AGE_S": "100"}, {}).tokens
+    assert tokens.publishes_ahead_s == 100 + 60 + 2
+    assert tokens.rotation_period_s == 90 * 86_400
+    assert load_settings(None, {"FASTAUTH_TOKENS__ROTATE_EVERY_S": "off"}, {}).tokens.rotation_period_s is None
+
+
 def test_a_key_that_is_like_no_other_gets_no_guess() -> None:
     (problem,) = problems_of({"FASTAUTH_ZZZZZZ": "x"})
     assert problem == "FASTAUTH_ZZZZZZ: no such setting"
@@ -350,7 +379,7 @@ def test_a_section_in_place_of_a_value_and_a_value_in_place_of_a_section_are_ref
 
 
 def test_every_problem_is_reported_at_once(toml: Path) -> None:
-    toml.write_text('colour = "blue"\nport = 0\n[tokens]\nalg = "ES256"\n')
+    toml.write_text('colour = "blue"\nport = 0\n[tokens]\nalg = "ES512"\n')
     environment = {
         "FASTAUTH_WORKERS": "many",
         "FASTAUTH_ISSUER": "ftp://x",

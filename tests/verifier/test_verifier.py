@@ -12,6 +12,7 @@ import pytest
 from fastauth import Claims, KeyRefused, TokenRefused, Verifier
 from fastauth.jose.jws import MAX_TOKEN_BYTES
 from fastauth.jose.keys import SigningKey
+from fastauth.jose.keyset import KeySet
 from fastauth.verifier import MAX_LEEWAY_S
 from tests.cases import each
 from tests.jose.making import AUDIENCE, ISSUER, NOW_S, claims_with, header_of, raw_claims, token_of
@@ -70,10 +71,10 @@ def test_what_one_caller_does_to_claims_changes_nothing_for_the_next(signing_key
 
 
 def test_the_servers_own_verifier_takes_keys_that_are_parsed_already(signing_key: SigningKey) -> None:
-    keys = {signing_key.kid: signing_key.verifying_key()}
-    verifier = Verifier.from_keys(keys, ISSUER, AUDIENCE, lambda: NOW_S)
+    keys = KeySet({signing_key.kid: signing_key.verifying_key()})
+    verifier = Verifier.from_keys(keys, ISSUER, AUDIENCE, clock=lambda: NOW_S)
     assert verifier.verify(token_of(signing_key)).sub == "5f9c"
-    expired = Verifier.from_keys(keys, ISSUER, AUDIENCE, lambda: NOW_S + 600)
+    expired = Verifier.from_keys(keys, ISSUER, AUDIENCE, clock=lambda: NOW_S + 600)
     with pytest.raises(TokenRefused) as refusal:
         expired.verify(token_of(signing_key))
     assert refusal.value.code == "expired"

@@ -16,6 +16,8 @@ from fastauth.domain.errors import FastauthError
 _COMMANDS = {
     "serve": "fastauth.cli.serve:serve",
     "user": "fastauth.cli.user:user",
+    "keys": "fastauth.cli.keys:keys",
+    "token": "fastauth.cli.token:token",
     "check-config": "fastauth.cli.config:check_config",
     "migrate": "fastauth.cli.config:migrate",
 }

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from fastauth.cli.options import settings_from, with_settings_options
-from fastauth.server.settings import Settings, is_loopback
+from fastauth.domain.hosts import is_loopback
+from fastauth.server.settings import Settings
 
 
 @click.command()
@@ -45,11 +46,13 @@ def _warn_of_plain_http(settings: Settings) -> None:
 
 async def _prepare(settings: Settings) -> str | None:
     """Everything that can fail fails here, once and with one line, instead of in each worker."""
-    from fastauth.server.bootstrap import add_first_user, load_key_ring, open_storage
+    from fastauth.server.bootstrap import add_first_user, open_signing_keys, open_storage
 
     storage = open_storage(settings)
     try:
-        await load_key_ring(settings, storage.keys)
+        keys = open_signing_keys(settings, storage.keys)
+        await keys.load()
+        await keys.rotate_if_due()
         return await add_first_user(settings, storage.users)
     finally:
         storage.close()

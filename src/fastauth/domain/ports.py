@@ -3,7 +3,7 @@
 Every method may raise ``Unavailable``; a driver's own exception never leaves its backend.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -59,20 +59,38 @@ class UserStore(Protocol):
 
 
 class StoredKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A signing key at rest: the public half as JWK JSON, the private half wrapped under the master key."""
+    """A signing key at rest: the public half as JWK JSON, the private half wrapped under the master key.
+
+    Times in milliseconds since 1970 UTC; ``jose/rotation.py`` says what follows from them. ``wrapped_private`` is empty
+    once the key is removed and its private half erased.
+    """
 
     kid: str
     alg: str
     public_jwk: str
     wrapped_private: bytes
-    created_at_s: int
+    published_ms: int
+    activates_ms: int
+    removes_ms: int | None = None
 
 
 class KeyStore(Protocol):
-    """The key ring at rest, oldest key first."""
+    """The key ring at rest. Its version is another one after every change."""
 
-    async def load_keys(self) -> Sequence[StoredKey]: ...
+    async def load_keys(self) -> tuple[int, Sequence[StoredKey]]:
+        """The version, and every key in the order of activation."""
+        ...
 
-    async def add_first_key(self, key: StoredKey) -> bool:
-        """Store ``key`` unless the ring has one already; out: whether it was stored."""
+    async def ring_version(self) -> int:
+        """The version alone: cheap enough to ask several times a second."""
+        ...
+
+    async def change_ring(self, version: int, new_key: StoredKey | None, removals: Mapping[str, int]) -> bool:
+        """Add a key, and set ``removes_ms`` of others by ``kid``; all of it, or, when the ring is no longer the one of
+        ``version``, nothing. Out: whether it was done.
+        """
+        ...
+
+    async def erase_private(self, kids: Sequence[str]) -> None:
+        """Forget the private halves of keys that are removed. The version stays: nobody uses them."""
         ...

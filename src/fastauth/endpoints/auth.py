@@ -12,7 +12,7 @@ from fastauth.domain.ports import UserStore
 from fastauth.domain.users import User, canonical_name
 from fastauth.endpoints.errors import MalformedBody, UnsupportedMediaType
 from fastauth.endpoints.http import JSON, NO_STORE, Request, Response
-from fastauth.jose.issuer import Issuer
+from fastauth.jose.issuer import IssuedToken, Issuer
 
 
 class Credentials(msgspec.Struct):
@@ -61,7 +61,7 @@ class Log(Protocol):
 class _Outcome(msgspec.Struct):
     """What a hash job found: ``token`` None for a wrong password, ``new_hash`` when the stored one is outdated."""
 
-    token: str | None = None
+    token: IssuedToken | None = None
     new_hash: str | None = None
 
     def __repr__(self) -> str:
@@ -114,7 +114,7 @@ class LoginEndpoint:
             raise InvalidCredentials
         if outcome.new_hash is not None:
             self._store_rehashed(user, outcome.new_hash)
-        granted = Granted(outcome.token, "Bearer", self._issuer.ttl_s)
+        granted = Granted(outcome.token.text, "Bearer", outcome.token.ttl_s)
         return Response(200, (JSON, NO_STORE), _encode(granted))
 
     async def _find(self, username: str) -> User | None:

@@ -3,6 +3,7 @@
 from fastauth.endpoints.errors import TokenMissing
 from fastauth.endpoints.http import JSON, NO_STORE, Request, Response, header_value
 from fastauth.endpoints.problems import INVALID_TOKEN
+from fastauth.jose.claims import Claims
 from fastauth.jose.refusals import TokenRefused
 from fastauth.verifier import Verifier
 
@@ -11,7 +12,7 @@ class VerifyEndpoint:
     """Answers with the token's claims, and with headers that a proxy can pass on."""
 
     def __init__(self, verifier: Verifier) -> None:
-        self._verify = verifier.verify
+        self._accept = verifier.accept
 
     def __call__(self, request: Request) -> Response:
         """Raises TokenMissing when no bearer token came; a refused token gets one and the same 401."""
@@ -19,13 +20,20 @@ class VerifyEndpoint:
         if scheme.lower() != b"bearer":
             raise TokenMissing
         try:
-            claims = self._verify(token)
+            accepted = self._accept(token)
         except TokenRefused:
             return INVALID_TOKEN
-        headers = (
-            JSON,
-            NO_STORE,
-            (b"x-auth-subject", header_value(claims.sub)),
-            (b"x-auth-scope", header_value(claims.scope or "")),
-        )
-        return Response(200, headers, claims.payload)
+        answer: Response | None = accepted.answer
+        if answer is None:  # made once a token, then kept beside its claims
+            answer = accepted.answer = _answer(accepted.claims)
+        return answer
+
+
+def _answer(claims: Claims) -> Response:
+    headers = (
+        JSON,
+        NO_STORE,
+        (b"x-auth-subject", header_value(claims.sub)),
+        (b"x-auth-scope", header_value(claims.scope or "")),
+    )
+    return Response(200, headers, claims.payload)

@@ -4,14 +4,15 @@ RFC 7515 section 7.1 and RFC 8725: no JSON serialization, no ``crit``, no ``b64`
 """
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from fastauth import core
 from fastauth.jose import base64url
 from fastauth.jose.keys import VerifyingKey
-from fastauth.jose.refusals import TokenRefused
+from fastauth.jose.keyset import KeySet
+from fastauth.jose.refusals import KeyRefused, TokenRefused
 
 MAX_TOKEN_BYTES: Final = 8_192
 MAX_HEADER_BYTES: Final = 1_024  # in base64url
@@ -30,73 +31,90 @@ class JoseHeader(msgspec.Struct):
 
 
 _decode_header = msgspec.json.Decoder(JoseHeader).decode
-
-
-def decode_json_object(data: bytes, max_depth: int) -> bytes | None:
-    """``data`` if it can be decoded without surprises: UTF-8, no duplicate member, bounded depth; else None."""
-    if core.scan_json(data, max_depth) != core.JSON_OK or not data.startswith(b"{"):
-        return None
-    return data
-
-
-class VerifiedJws(msgspec.Struct, frozen=True):
-    """What a valid signature covers."""
-
-    typ: str | None
-    payload: bytes
+_decode_members = msgspec.json.Decoder(dict[str, Any]).decode
+_split = core.split_token
 
 
 class JwsVerifier:
     """Checks signatures with a fixed set of keys.
 
-    A protected header that has been seen and accepted is found by its bytes; the table is bounded, and a header
-    that is refused never enters it.
+    A protected header that has been seen under a valid signature is found by its bytes; the table is bounded, and a
+    header that is refused never enters it.
     """
 
-    def __init__(self, keys: Mapping[str, VerifyingKey]) -> None:
-        self._keys = dict(keys)  # other keys need another verifier: the header table belongs to these
+    def __init__(self, keys: KeySet) -> None:
+        self.keys = keys  # other keys need another verifier: the header table belongs to these
         self._headers: dict[bytes, tuple[VerifyingKey, str | None]] = {}
 
-    def verify(self, token: bytes) -> VerifiedJws:
-        """The payload of a token with a valid signature.
+    def verify(self, token: bytes) -> tuple[VerifyingKey, str | None, bytes]:
+        """The key, the header's ``typ`` and the payload of a token with a valid signature.
 
         Raises TokenRefused: ``too_large``, ``malformed``, ``key``, ``algorithm`` or ``signature``.
         """
-        if len(token) > MAX_TOKEN_BYTES:
-            raise TokenRefused("too_large")
-        if token.count(b".") != 2:
-            raise TokenRefused("malformed")
-        signed, _, signature_text = token.rpartition(b".")
-        header_text, _, payload_text = signed.partition(b".")
+        parts = _split(token, MAX_TOKEN_BYTES)
+        if type(parts) is int:
+            raise TokenRefused("too_large" if parts == core.TOKEN_TOO_LARGE else "malformed")
+        header_text, payload, signature, signed = parts  # type: ignore[misc]
         known = self._headers.get(header_text)
         key, typ = known or self._judge(header_text)
-        signature = base64url.decode(signature_text)
-        payload = base64url.decode(payload_text)
-        if signature is None or payload is None:
-            raise TokenRefused("malformed")
         if not key.is_signature(signature, signed):
             raise TokenRefused("signature")
         if known is None:  # only what its owner signed is remembered: a forger cannot fill the table
             if len(self._headers) >= _MOST_HEADERS:
                 self._headers.clear()
             self._headers[header_text] = (key, typ)
-        return VerifiedJws(typ, payload)
+        return key, typ, payload
 
     def _judge(self, header_text: bytes) -> tuple[VerifyingKey, str | None]:
         header = _parse_header(header_text)
-        key = None if header.kid is None else self._keys.get(header.kid)
+        key = self.keys.find(header.kid)
         if key is None:
             raise TokenRefused("key")
-        if header.alg != key.alg:
+        if header.alg not in key.names:
             raise TokenRefused("algorithm")
         return key, header.typ
 
 
+def verify_compact(token: str | bytes, keys: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """The header and the payload of a compact JWS, whatever the payload is (RFC 7515 section 5.2).
+
+    In: ``keys`` a public JWK, or a JWKS (a dict with ``keys``). A token that names no key is checked with the only one
+    there is. RS256, ES256, Ed25519 (also as ``EdDSA``); no claim is looked at, no ``typ`` wanted.
+    Raises TokenRefused, KeyRefused for keys of which none is usable, TypeError for anything but str or bytes.
+    """
+    data = token_bytes(token)
+    if not isinstance(keys, Mapping):
+        raise KeyRefused("keys must be a JWK or a JWKS as a dict")
+    key_set = KeySet.from_jwks(keys, needs_kid=False) if "keys" in keys else KeySet.from_jwk(keys)
+    _, _, payload = JwsVerifier(key_set).verify(data)
+    header: dict[str, Any] = _decode_members(base64url.decode(data.partition(b".")[0]) or b"")
+    return header, payload
+
+
+def token_bytes(token: str | bytes) -> bytes:
+    """A token as bytes, its size judged before it is copied. Raises TokenRefused or TypeError."""
+    if type(token) is bytes:
+        return token
+    if type(token) is not str:
+        raise TypeError("token must be str or bytes")
+    if len(token) > MAX_TOKEN_BYTES:
+        raise TokenRefused("too_large")
+    if not token.isascii():
+        raise TokenRefused("malformed")
+    return token.encode()
+
+
+def is_plain_json_object(data: bytes, max_depth: int) -> bool:
+    """Whether ``data`` can be decoded without surprises: UTF-8, no duplicate member, bounded depth."""
+    return data.startswith(b"{") and core.scan_json(data, max_depth) == core.JSON_OK
+
+
 def _parse_header(header_text: bytes) -> JoseHeader:
     data = base64url.decode(header_text) if len(header_text) <= MAX_HEADER_BYTES else None
-    if data is None or decode_json_object(data, _HEADER_DEPTH) is None:
+    if data is None or not is_plain_json_object(data, _HEADER_DEPTH):
         raise TokenRefused("malformed")
     try:
+        _decode_members(data)  # the typed decoder passes over members that it does not know
         header = _decode_header(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise TokenRefused("malformed") from None

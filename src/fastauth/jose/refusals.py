@@ -47,3 +47,9 @@ class KeyRefused(FastauthError):
     """A key that must not be used; the text says why."""
 
     code = "key_refused"
+
+
+class KeysUnavailable(FastauthError):
+    """The issuer's keys could not be fetched yet: a token can be neither accepted nor refused."""
+
+    code = "keys_unavailable"

@@ -1,5 +1,7 @@
 """The composition root: what depends on what, and the one list of routes."""
 
+import asyncio
+import contextlib
 import os
 import secrets
 import time
@@ -11,8 +13,9 @@ from fastauth.endpoints.health import ReadyEndpoint, livez
 from fastauth.endpoints.jwks import JwksEndpoint
 from fastauth.endpoints.verify import VerifyEndpoint
 from fastauth.jose.issuer import Issuer
+from fastauth.jose.keyring import KeyRing
 from fastauth.server.asgi import AsgiApp, Route, Router
-from fastauth.server.bootstrap import Storage, load_key_ring, open_storage
+from fastauth.server.bootstrap import Storage, open_signing_keys, open_storage
 from fastauth.server.settings import Settings, load_settings
 from fastauth.server.telemetry import get_log
 from fastauth.verifier import Verifier
@@ -21,13 +24,17 @@ from fastauth.verifier import Verifier
 class Service:
     """A started server: its router, and what has to be closed when it ends."""
 
-    def __init__(self, router: Router, pool: HashPool, storage: Storage) -> None:
+    def __init__(self, router: Router, pool: HashPool, storage: Storage, following: asyncio.Task[None]) -> None:
         self.router = router
         self._pool = pool
         self._storage = storage
+        self._following = following
 
     async def close(self) -> None:
         """Finish hash jobs and writes, then close the database."""
+        self._following.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._following
         self._pool.close()
         self._storage.close()
 
@@ -45,22 +52,31 @@ def create_app(settings: Settings | None = None) -> AsgiApp:
 async def compose(settings: Settings, is_draining: Callable[[], bool]) -> Service:
     """Wire one process. Raises what ``bootstrap`` raises."""
     storage = open_storage(settings)
+    signing_keys = open_signing_keys(settings, storage.keys)
     try:
-        ring = await load_key_ring(settings, storage.keys)
+        ring = await signing_keys.load()
     except BaseException:
         storage.close()
         raise
     pool = HashPool(hash_threads(settings.workers))
     issuer = Issuer(ring.active, settings.issuer_url, settings.tokens, secrets.token_bytes)
     verifier = Verifier.from_keys(ring.verifying, settings.issuer_url, settings.audience)
+    jwks = JwksEndpoint(ring, settings.tokens.jwks_max_age_s)
+
+    def use_ring(ring: KeyRing) -> None:
+        verifier.use_keys(ring.verifying)  # before anything is signed with a key that is not verified yet
+        jwks.use_ring(ring)
+        issuer.use_key(ring.active)
+
     login = LoginEndpoint(storage.users, PasswordHasher(settings.passwords), pool, issuer, time.time, get_log())
     router = Router(
         [
             Route("/auth", login, ("POST",), is_async=True),
             Route("/verify", VerifyEndpoint(verifier), is_subtree=True),
-            Route("/.well-known/jwks.json", JwksEndpoint(ring), ("GET",)),
+            Route("/.well-known/jwks.json", jwks, ("GET",)),
             Route("/livez", livez, ("GET",)),
             Route("/readyz", ReadyEndpoint(is_draining), ("GET",)),
         ]
     )
-    return Service(router, pool, storage)
+    following = asyncio.get_running_loop().create_task(signing_keys.follow(use_ring))
+    return Service(router, pool, storage, following)

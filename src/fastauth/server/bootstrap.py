@@ -13,12 +13,11 @@ from fastauth.backends.sqlite.database import Database
 from fastauth.backends.sqlite.keys import SqliteKeyStore
 from fastauth.backends.sqlite.users import SqliteUserStore
 from fastauth.domain.errors import Conflict, FastauthError, MasterKeyRefused
-from fastauth.domain.ports import KeyStore, StoredKey, UserStore
+from fastauth.domain.ports import KeyStore, UserStore
 from fastauth.domain.users import User, skeleton
-from fastauth.jose.keyring import KeyRing
-from fastauth.jose.keys import SigningKey
 from fastauth.jose.wrapping import MASTER_KEY_BYTES, MasterKey
 from fastauth.server.settings import Settings
+from fastauth.server.signing_keys import SigningKeys
 from fastauth.server.telemetry import get_log
 
 FIRST_USER: Final = "admin"
@@ -91,28 +90,9 @@ def open_storage(settings: Settings) -> Storage:
     return Storage(Database(path))
 
 
-async def load_key_ring(settings: Settings, keys: KeyStore) -> KeyRing:
-    """The key ring; on the first start a master key and a signing key are made.
-
-    Raises MasterKeyRefused, KeyRefused or Unavailable.
-    """
-    stored = await keys.load_keys()
-    master = load_master_key(settings, may_create=not stored)
-    if not stored:
-        await keys.add_first_key(wrap_key(SigningKey.generate(), master))
-        stored = await keys.load_keys()  # another worker may have been first
-    return KeyRing.unwrap(stored, master)
-
-
-def wrap_key(key: SigningKey, master: MasterKey) -> StoredKey:
-    """A signing key as it is stored."""
-    return StoredKey(
-        kid=key.kid,
-        alg=key.alg,
-        public_jwk=key.public_jwk_json(),
-        wrapped_private=master.wrap(key.to_der(), key.kid, secrets.token_bytes(12)),
-        created_at_s=int(time.time()),
-    )
+def open_signing_keys(settings: Settings, keys: KeyStore) -> SigningKeys:
+    """The signing keys of these settings; nothing is read or made yet."""
+    return SigningKeys(keys, lambda may_create: load_master_key(settings, may_create=may_create), settings)
 
 
 def load_master_key(settings: Settings, *, may_create: bool) -> MasterKey:

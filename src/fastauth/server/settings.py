@@ -5,7 +5,6 @@ every problem at once. The sections of features that are still to come stand her
 """
 
 import difflib
-import ipaddress
 import os
 import re
 import ssl
@@ -19,6 +18,7 @@ import msgspec
 
 from fastauth.backends.passwords import PasswordSettings
 from fastauth.domain.errors import FastauthError, MasterKeyRefused, ScopeRefused
+from fastauth.domain.hosts import is_loopback
 from fastauth.domain.users import check_scope
 from fastauth.jose.issuer import TokenSettings
 from fastauth.jose.wrapping import MasterKey
@@ -151,7 +151,6 @@ NOT_BUILT: Final = frozenset(
     {
         "redis_url",
         "redis_prefix",
-        "tokens.alg",
         "tokens.refresh_idle_s",
         "tokens.refresh_max_s",
         "tokens.refresh_grace_s",
@@ -347,6 +346,15 @@ def _check(settings: Settings) -> Iterator[str]:
             MasterKey.from_text(settings.master_key)
         except MasterKeyRefused as error:
             yield f"master_key: {error}"
+    if settings.tokens.publishes_ahead_s <= settings.tokens.jwks_max_age_s:
+        yield (
+            "tokens.publish_ahead_s: must be longer than tokens.jwks_max_age_s "
+            f"({settings.tokens.jwks_max_age_s}): a key signs only when everybody has had to fetch it"
+        )
+    if (period_s := settings.tokens.rotation_period_s) is not None and period_s <= settings.tokens.publishes_ahead_s:
+        yield "tokens.rotate_every_s: must be longer than the time for which a new key is published before it signs"
+    if settings.tokens.expiry_jitter_s >= settings.tokens.access_ttl_s:
+        yield "tokens.expiry_jitter_s: must be shorter than tokens.access_ttl_s"
     try:
         check_scope(settings.tokens.user_scope)
     except ScopeRefused as error:
@@ -375,13 +383,3 @@ def _check_issuer(issuer: str) -> Iterator[str]:
         is_url = False
     if not is_url or not _ISSUER_TEXT.fullmatch(issuer):
         yield "issuer: must be an http(s) URL in ASCII without user, query and fragment (RFC 8414 section 2)"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server on ``host``."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -1,105 +1,179 @@
 """``fastauth.Verifier``: validates access tokens without I/O, in the server and in every service that receives them."""
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+import msgspec
+
+from fastauth import core
 from fastauth.jose.claims import Claims, check_access_claims
-from fastauth.jose.jws import MAX_TOKEN_BYTES, JwsVerifier
+from fastauth.jose.jws import JwsVerifier, token_bytes
 from fastauth.jose.keys import VerifyingKey
-from fastauth.jose.refusals import KeyRefused, TokenRefused
+from fastauth.jose.keyset import KeySet
+from fastauth.jose.refusals import KeyRefused, KeysUnavailable, TokenRefused
+from fastauth.verifier.jwks_client import JwksClient
+from fastauth.verifier.revocations import Revocations
 
 MAX_LEEWAY_S: Final = 60
+SEEN_TOKENS_BYTES: Final = 16 * 1024 * 1024
+# What an entry of the cache occupies beside the token and its payload: objects, strings, the answer of /verify.
+_ENTRY_BYTES: Final = 2_048
+
+
+class Accepted(msgspec.Struct, weakref=False, gc=False):
+    """A token that was accepted: its immutable claims, its key, and room for an answer made from the claims."""
+
+    claims: Claims
+    key: VerifyingKey
+    answer: Any = None
 
 
 class Verifier:
-    """Verifies the access tokens of one issuer for one audience."""
+    """Verifies the access tokens of one issuer for one audience. Safe to use from several threads.
+
+    A token that was accepted is remembered by its bytes (bounded: ``SEEN_TOKENS_BYTES``); each time it comes again its
+    expiry, its key and what has been revoked are looked at anew, and only the signature is not.
+    """
 
     def __init__(
         self,
-        keys: Mapping[str, Any],
+        keys: Mapping[str, Any] | str,
         issuer: str,
         audience: str,
         leeway_s: int = 0,
         *,
+        revocations: Revocations | None = None,
+        cache_bytes: int = SEEN_TOKENS_BYTES,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """In: ``keys`` a JWKS (RFC 7517 section 5) as a dict; ``issuer`` and ``audience`` exactly as in the tokens;
-        ``leeway_s`` seconds (0 to 60) that a token outlives its ``exp``; ``clock`` seconds since 1970 UTC.
+        """In: ``keys`` a JWKS (RFC 7517 section 5) as a dict, or its URL: https, or http to this machine; ``issuer``
+        and ``audience`` exactly as in the tokens; ``leeway_s`` seconds (0 to 60) that a token outlives its ``exp``;
+        ``revocations`` that are asked at every verification; ``cache_bytes`` for tokens that were accepted (0: none is
+        remembered); ``clock`` seconds since 1970 UTC.
 
-        Keys that cannot verify these tokens are skipped. Raises KeyRefused when none is left or a ``kid`` stands
-        twice, TypeError or ValueError for a leeway that is not whole or out of range.
+        Keys that cannot verify these tokens are skipped. From a URL nothing is fetched yet: the first verification
+        does, then a background thread before the issuer's max-age is over.
+        Raises KeyRefused when no key is left, a ``kid`` stands twice or the URL cannot be used; TypeError or ValueError
+        for a leeway that is not whole or out of range.
         """
-        self._configure(load_jwks(keys), issuer, audience, leeway_s, clock)
+        if isinstance(keys, str):
+            self._source: JwksClient | None = JwksClient(keys, self.use_keys)
+            key_set = KeySet({})
+        elif isinstance(keys, Mapping):
+            self._source = None
+            key_set = KeySet.from_jwks(keys)
+        else:
+            raise KeyRefused("keys must be a JWKS as a dict, or the URL of one")
+        self._configure(key_set, issuer, audience, leeway_s, revocations, cache_bytes, clock)
 
     @classmethod
     def from_keys(
         cls,
-        keys: Mapping[str, VerifyingKey],
+        keys: KeySet,
         issuer: str,
         audience: str,
+        *,
+        revocations: Revocations | None = None,
         clock: Callable[[], float] = time.time,
     ) -> "Verifier":
         """A verifier over keys that are parsed already, for the server itself."""
         verifier = cls.__new__(cls)
-        verifier._configure(keys, issuer, audience, 0, clock)
+        verifier._source = None
+        verifier._configure(keys, issuer, audience, 0, revocations, SEEN_TOKENS_BYTES, clock)
         return verifier
 
     def _configure(
         self,
-        keys: Mapping[str, VerifyingKey],
+        keys: KeySet,
         issuer: str,
         audience: str,
         leeway_s: int,
+        revocations: Revocations | None,
+        cache_bytes: int,
         clock: Callable[[], float],
     ) -> None:
         if type(leeway_s) is not int:
             raise TypeError("leeway_s must be whole seconds")
         if not 0 <= leeway_s <= MAX_LEEWAY_S:
             raise ValueError(f"leeway_s must be 0 to {MAX_LEEWAY_S}")
+        if type(issuer) is not str or type(audience) is not str:
+            raise TypeError("issuer and audience must be str")
         self._jws = JwsVerifier(keys)
         self._issuer = issuer
         self._audience = audience
         self._leeway_s = leeway_s
         self._clock = clock
+        self._revocations = revocations or Revocations()
+        self._seen = core.SeenTokens(cache_bytes, self._is_still_good)
+        self._revocations.watch(self._seen.invalidate)
+
+    def use_keys(self, keys: KeySet) -> None:
+        """Verify with these keys from now on; a token of a key that is gone is refused at once."""
+        self._jws = JwsVerifier(keys)
+        self._seen.invalidate()
+
+    @property
+    def keys(self) -> KeySet:
+        """The keys in use now; ``.skipped`` counts those of the JWKS that were passed over."""
+        return self._jws.keys
 
     def verify(self, token: str | bytes) -> Claims:
-        """The claims of a valid access token. Raises TokenRefused (its ``code`` says why), or TypeError."""
-        if isinstance(token, str):
-            if len(token) > MAX_TOKEN_BYTES:  # before it is copied
-                raise TokenRefused("too_large")
-            if not token.isascii():
-                raise TokenRefused("malformed")
-            token = token.encode()
-        elif type(token) is not bytes:
-            raise TypeError("token must be str or bytes")
-        jws = self._jws.verify(token)
-        return check_access_claims(
-            jws.typ,
-            jws.payload,
-            issuer=self._issuer,
-            audience=self._audience,
-            now_s=int(self._clock()),
-            leeway_s=self._leeway_s,
-        )
+        """The claims of a valid access token. With keys from a URL it waits when they have to be fetched first.
 
-
-def load_jwks(jwks: Mapping[str, Any]) -> dict[str, VerifyingKey]:
-    """The usable keys of a JWKS by ``kid``. Raises KeyRefused when none is usable or a ``kid`` stands twice."""
-    if not isinstance(jwks, Mapping):
-        raise KeyRefused("keys must be a JWKS as a dict; this version does not fetch one")
-    entries = jwks.get("keys")
-    if not isinstance(entries, list):
-        raise KeyRefused("a JWKS is an object with a list named keys")
-    keys: dict[str, VerifyingKey] = {}
-    for entry in entries:
+        Raises TokenRefused (its ``code`` says why), KeysUnavailable when no keys could be fetched yet, or TypeError.
+        """
+        source = self._source
+        if source is None:
+            return self.accept(token).claims
+        if source.must_wait():
+            source.fetch()
         try:
-            key = VerifyingKey.from_jwk(entry if isinstance(entry, Mapping) else {})
-        except KeyRefused:
-            continue
-        if key.kid in keys:
-            raise KeyRefused("two keys have the same kid")
-        keys[key.kid] = key
-    if not keys:
-        raise KeyRefused("the JWKS has no key that could verify these tokens")
-    return keys
+            return self._accept_fetched(source, token).claims
+        except TokenRefused as refusal:
+            if refusal.code != "key" or not source.may_fetch():
+                raise
+        source.fetch()
+        return self._accept_fetched(source, token).claims
+
+    async def verify_async(self, token: str | bytes) -> Claims:
+        """As ``verify``, but the event loop goes on while keys are fetched. It waits for nothing else."""
+        source = self._source
+        if source is None:
+            return self.accept(token).claims
+        if source.must_wait():
+            await asyncio.to_thread(source.fetch)
+        try:
+            return self._accept_fetched(source, token).claims
+        except TokenRefused as refusal:
+            if refusal.code != "key" or not source.may_fetch():
+                raise
+        await asyncio.to_thread(source.fetch)
+        return self._accept_fetched(source, token).claims
+
+    def _accept_fetched(self, source: JwksClient, token: str | bytes) -> Accepted:
+        if not source.has_keys:
+            raise KeysUnavailable(source.last_error or "the JWKS has not been fetched yet")
+        return self.accept(token)
+
+    def accept(self, token: str | bytes) -> Accepted:
+        """As ``verify``, without ever fetching; what it gives is remembered with the token. Raises TokenRefused."""
+        data = token if type(token) is bytes else token_bytes(token)
+        now_s = int(self._clock())
+        accepted: Accepted | None = self._seen.get(data, now_s)
+        return self._accept_unseen(data, now_s) if accepted is None else accepted
+
+    def _accept_unseen(self, token: bytes, now_s: int) -> Accepted:
+        epoch = self._seen.epoch  # before anything is looked at: what changes meanwhile is asked about again
+        key, typ, payload = self._jws.verify(token)
+        claims = check_access_claims(typ, payload, self._issuer, self._audience, now_s, self._leeway_s)
+        if self._revocations.is_revoked(claims):
+            raise TokenRefused("revoked")
+        accepted = Accepted(claims, key)
+        size = len(token) + 2 * len(payload) + _ENTRY_BYTES
+        self._seen.put(token, accepted, claims.sub, claims.exp + self._leeway_s, size, epoch, now_s)
+        return accepted
+
+    def _is_still_good(self, accepted: Accepted) -> bool:
+        return self._jws.keys.holds(accepted.key) and not self._revocations.is_revoked(accepted.claims)

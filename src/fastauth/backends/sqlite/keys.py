@@ -1,16 +1,19 @@
 """``KeyStore`` on SQLite."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fastauth.backends.sqlite.database import Database
 from fastauth.domain.ports import StoredKey
 
-_LOAD = "SELECT kid, alg, public_jwk, wrapped_private, created_at FROM signing_keys ORDER BY created_at, kid"
-_ADD_FIRST = (
-    "INSERT INTO signing_keys (kid, alg, public_jwk, wrapped_private, created_at) "
-    "SELECT ?, ?, ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM signing_keys)"
-)
+_COLUMNS = "kid, alg, public_jwk, wrapped_private, published_ms, activates_ms, removes_ms"
+# One statement, so that keys and version are of the same moment.
+_LOAD = f"SELECT version, {_COLUMNS} FROM key_ring LEFT JOIN signing_keys ORDER BY activates_ms, kid"  # noqa: S608 - constants only
+_VERSION = "SELECT version FROM key_ring"
+_NEXT_VERSION = "UPDATE key_ring SET version = version + 1 WHERE version = ?"
+_ADD = f"INSERT INTO signing_keys ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants only
+_REMOVE = "UPDATE signing_keys SET removes_ms = ? WHERE kid = ?"
+_ERASE = "UPDATE signing_keys SET wrapped_private = x'' WHERE kid = ?"
 
 
 class SqliteKeyStore:
@@ -19,16 +22,49 @@ class SqliteKeyStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def load_keys(self) -> Sequence[StoredKey]:
-        return [
-            StoredKey(kid=kid, alg=alg, public_jwk=public_jwk, wrapped_private=wrapped, created_at_s=created_at_s)
-            for kid, alg, public_jwk, wrapped, created_at_s in self._database.read(_LOAD)
+    async def load_keys(self) -> tuple[int, Sequence[StoredKey]]:
+        rows = self._database.read(_LOAD)
+        keys = [
+            StoredKey(
+                kid=kid,
+                alg=alg,
+                public_jwk=public_jwk,
+                wrapped_private=wrapped,
+                published_ms=published_ms,
+                activates_ms=activates_ms,
+                removes_ms=removes_ms,
+            )
+            for _, kid, alg, public_jwk, wrapped, published_ms, activates_ms, removes_ms in rows
+            if kid is not None
         ]
+        return rows[0][0], keys
 
-    async def add_first_key(self, key: StoredKey) -> bool:
-        def insert(connection: sqlite3.Connection) -> int:
-            return connection.execute(
-                _ADD_FIRST, (key.kid, key.alg, key.public_jwk, key.wrapped_private, key.created_at_s)
-            ).rowcount
+    async def ring_version(self) -> int:
+        version: int = self._database.read(_VERSION)[0][0]
+        return version
 
-        return await self._database.write(insert) == 1
+    async def change_ring(self, version: int, new_key: StoredKey | None, removals: Mapping[str, int]) -> bool:
+        def change(connection: sqlite3.Connection) -> bool:
+            if connection.execute(_NEXT_VERSION, (version,)).rowcount != 1:
+                return False
+            if new_key is not None:
+                connection.execute(_ADD, _row(new_key))
+            connection.executemany(_REMOVE, [(removes_ms, kid) for kid, removes_ms in removals.items()])
+            return True
+
+        return await self._database.write(change)
+
+    async def erase_private(self, kids: Sequence[str]) -> None:
+        await self._database.write(lambda connection: connection.executemany(_ERASE, [(kid,) for kid in kids]))
+
+
+def _row(key: StoredKey) -> tuple[object, ...]:
+    return (
+        key.kid,
+        key.alg,
+        key.public_jwk,
+        key.wrapped_private,
+        key.published_ms,
+        key.activates_ms,
+        key.removes_ms,
+    )

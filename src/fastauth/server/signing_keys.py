@@ -1,0 +1,287 @@
+"""This installation's signing keys: made, rotated, loaded, and followed by every worker while it serves."""
+
+import asyncio
+import random
+import secrets
+import time
+from collections.abc import Callable
+from typing import Final, Literal
+
+import msgspec
+
+from fastauth.domain.errors import FastauthError, MasterKeyRefused
+from fastauth.domain.ports import KeyStore, StoredKey
+from fastauth.jose.keyring import KeyRing, unwrap_key, wrap_key
+from fastauth.jose.keys import SigningKey
+from fastauth.jose.refusals import KeyRefused
+from fastauth.jose.rotation import (
+    KeyLife,
+    RotationRefused,
+    State,
+    activation_ms,
+    active_kid,
+    compromise_plan,
+    is_rotation_due,
+    lives_of,
+    next_change_ms,
+    removal_ms,
+    waiting_key,
+)
+from fastauth.jose.wrapping import MasterKey
+from fastauth.server.settings import Settings
+from fastauth.server.telemetry import get_log
+
+POLL_S: Final = 0.25
+_TURNS_S: Final = 2.0
+_SAME_FAILURE_LOG_S: Final = 60.0
+_NONCE_BYTES: Final = 12
+
+
+def clock_ms() -> int:
+    """Milliseconds since 1970 UTC."""
+    return time.time_ns() // 1_000_000
+
+
+class ListedKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A key as ``fastauth keys list`` shows it; never its private half."""
+
+    kid: str
+    alg: str
+    state: State
+    published_ms: int
+    activates_ms: int
+    retires_ms: int | None
+    removes_ms: int | None
+
+
+class Rotation(msgspec.Struct, frozen=True):
+    """What a rotation came to: the key that will sign, from when, and whether it was waiting already."""
+
+    kid: str
+    activates_ms: int
+    existed: bool
+
+
+class SigningKeys:
+    """The keys of one database under one master key. Each process has its own and follows the others' changes."""
+
+    def __init__(
+        self,
+        store: KeyStore,
+        load_master: Callable[[bool], MasterKey],
+        settings: Settings,
+        clock: Callable[[], int] = clock_ms,
+    ) -> None:
+        """In: ``load_master`` gives the master key, and makes one if its argument says that it may; ``clock`` in
+        milliseconds since 1970 UTC.
+        """
+        self._store = store
+        self._load_master = load_master
+        self._settings = settings.tokens
+        self._clock = clock
+        self._parsed: dict[str, SigningKey] = {}
+        self._version = 0
+        self._used_version = 0
+        self._stored: tuple[StoredKey, ...] = ()
+        self._lives: list[KeyLife] = []
+        self._read_ms = 0
+        self._changes_ms: int | None = None  # of the ring in use, like _used_version; the others are as last read
+        self._turn_s: float | None = None
+        self._told: tuple[str, float] = ("", 0.0)
+
+    async def load(self) -> KeyRing:
+        """The ring as it is now; on the first start a master key and a signing key are made.
+
+        Raises MasterKeyRefused, KeyRefused, RotationRefused or Unavailable.
+        """
+        if not await self._read():
+            now_ms = self._clock()
+            key = await asyncio.to_thread(SigningKey.generate, self._settings.alg)
+            # Nobody has fetched anything yet, so it signs at once; if another process was first, its key stays.
+            await self._store.change_ring(self._version, self._wrap(key, now_ms, now_ms, may_create=True), {})
+            await self._read()
+        return self._ring()
+
+    async def load_existing(self) -> KeyRing:
+        """As ``load``, but nothing is made: for commands. Raises RotationRefused where there are no keys."""
+        await self._require_keys()
+        return self._ring()
+
+    async def rotate_if_due(self) -> None:
+        """Publish the next key if its time has come or another algorithm is wanted; to be called after ``load``."""
+        if self._is_due():
+            await self.rotate()
+
+    async def rotate(self) -> Rotation:
+        """Publish the next key; it signs when everybody has had the time to fetch it. Raises as ``load``."""
+        key: SigningKey | None = None
+        while True:
+            await self._require_keys()
+            now_ms = self._clock()
+            if (waiting := waiting_key(self._lives, now_ms, self._settings.alg)) is not None:
+                return Rotation(waiting.kid, waiting.activates_ms, True)
+            if key is None:  # it takes so long that the plan has to be made afterwards
+                key = await self._make_key()
+                continue
+            activates_ms = activation_ms(self._stored, now_ms, self._settings.publishes_ahead_s)
+            if await self._store.change_ring(self._version, self._wrap(key, now_ms, activates_ms), {}):
+                return Rotation(key.kid, activates_ms, False)
+
+    async def rotate_now(self) -> Rotation:
+        """The compromise path: a new key signs at once, every other is refused within 2 s. Raises as ``load``."""
+        await self._require_keys()
+        key = await self._make_key()
+        while True:
+            await self._require_keys()
+            now_ms = self._clock()
+            activates_ms, removals = compromise_plan(self._stored, now_ms)
+            if await self._store.change_ring(self._version, self._wrap(key, now_ms, activates_ms), removals):
+                return Rotation(key.kid, activates_ms, False)
+
+    async def retire(self, kid: str, *, at_once: bool) -> Literal["removed", "removed_before"]:
+        """Take a key out of the JWKS. Raises RotationRefused for one in use, and as ``load``."""
+        while True:
+            await self._require_keys()
+            removes_ms = removal_ms(self._stored, kid, self._clock(), at_once=at_once)
+            if removes_ms is None:
+                return "removed_before"
+            if await self._store.change_ring(self._version, None, {kid: removes_ms}):
+                return "removed"
+
+    async def listed(self) -> list[ListedKey]:
+        """Every key, in the order in which they sign. Raises Unavailable."""
+        await self._read()
+        published = {key.kid: key.published_ms for key in self._stored}
+        return [
+            ListedKey(
+                kid=life.kid,
+                alg=life.alg,
+                state=life.state_at(self._read_ms),
+                published_ms=published[life.kid],
+                activates_ms=life.activates_ms,
+                retires_ms=life.retires_ms,
+                removes_ms=life.removes_ms,
+            )
+            for life in self._lives
+        ]
+
+    async def follow(self, use: Callable[[KeyRing], None]) -> None:
+        """For ever: hand every new ring to ``use`` within ``POLL_S`` of the change, and rotate when it is time.
+
+        While the database does not answer, or a ring cannot be used, the last good one stays.
+        """
+        while True:
+            await asyncio.sleep(self._until_next_look_s())
+            try:
+                if await self._has_changed():
+                    await self._read()
+                    use(self._ring())
+                if self._is_my_turn():
+                    await self.rotate()
+                await self._erase_removed()
+            except Exception as error:  # noqa: BLE001 - whatever it is, a worker that follows no more must not come of it
+                self._tell(str(error) if isinstance(error, FastauthError) else type(error).__name__)
+                await asyncio.sleep(POLL_S)
+
+    def _until_next_look_s(self) -> float:
+        if self._changes_ms is None:
+            return POLL_S
+        return min(POLL_S, max(0.0, (self._changes_ms - self._clock()) / 1000))
+
+    async def _has_changed(self) -> bool:
+        if self._changes_ms is not None and self._clock() >= self._changes_ms:
+            return True
+        return await self._store.ring_version() != self._used_version
+
+    def _is_due(self) -> bool:
+        tokens = self._settings
+        return is_rotation_due(
+            self._lives,
+            self._clock(),
+            alg=tokens.alg,
+            period_s=tokens.rotation_period_s,
+            publish_ahead_s=tokens.publishes_ahead_s,
+        )
+
+    def _is_my_turn(self) -> bool:
+        """Whether to rotate now. Every worker of every node finds at the same time that it is due, and one of them is
+        enough: each waits a while, by chance, and goes on following meanwhile.
+        """
+        if not self._is_due():
+            self._turn_s = None
+            return False
+        if self._turn_s is None:
+            self._turn_s = time.monotonic() + random.random() * _TURNS_S  # noqa: S311 - not a secret
+        if time.monotonic() < self._turn_s:
+            return False
+        self._turn_s = None
+        return True
+
+    async def _read(self) -> bool:
+        """Read the rows; whether there are any."""
+        self._version, stored = await self._store.load_keys()
+        self._read_ms = now_ms = self._clock()
+        alive = {life.kid for life in lives_of(stored, now_ms) if life.state_at(now_ms) != "removed"}
+        # The clock was set back: what has been erased stays removed.
+        self._stored = tuple(
+            msgspec.structs.replace(row, removes_ms=now_ms) if row.kid in alive and not row.wrapped_private else row
+            for row in stored
+        )
+        self._lives = lives_of(self._stored, now_ms)
+        return bool(stored)
+
+    async def _require_keys(self) -> None:
+        if not await self._read():
+            raise RotationRefused("there is no signing key yet; the first start of fastauth serve makes one")
+
+    def _ring(self) -> KeyRing:
+        """The ring of what was read, which is in use from now on."""
+        published = {life.kid for life in self._lives if life.state_at(self._read_ms) != "removed"}
+        keys = [self._parse(row) for row in self._stored if row.kid in published]
+        ring = KeyRing(keys, active_kid(self._lives, self._read_ms))
+        self._parsed = {key.kid: key for key in keys}
+        self._used_version = self._version
+        self._changes_ms = next_change_ms(self._lives, self._read_ms)
+        return ring
+
+    def _parse(self, row: StoredKey) -> SigningKey:
+        if row.kid in self._parsed:
+            return self._parsed[row.kid]
+        return unwrap_key(row, self._load_master(False))
+
+    async def _make_key(self) -> SigningKey:
+        """A new key, unless the master key is not the one of the ring: what another has wrapped locks every server out.
+
+        Raises MasterKeyRefused or KeyRefused.
+        """
+        refusal: FastauthError | None = None
+        for row in self._stored:
+            if row.wrapped_private:
+                try:
+                    self._parse(row)
+                    break
+                except (MasterKeyRefused, KeyRefused) as error:  # one row may be damaged, and have to be replaced
+                    refusal = error
+        else:
+            if refusal is not None:
+                raise refusal
+        return await asyncio.to_thread(SigningKey.generate, self._settings.alg)
+
+    def _wrap(self, key: SigningKey, now_ms: int, activates_ms: int, *, may_create: bool = False) -> StoredKey:
+        return wrap_key(key, self._load_master(may_create), secrets.token_bytes(_NONCE_BYTES), now_ms, activates_ms)
+
+    async def _erase_removed(self) -> None:
+        now_ms = self._clock()
+        erasable = {life.kid for life in self._lives if life.is_erasable_at(now_ms)}
+        kids = [row.kid for row in self._stored if row.kid in erasable and row.wrapped_private]
+        if kids:
+            await self._store.erase_private(kids)
+            self._stored = tuple(
+                msgspec.structs.replace(row, wrapped_private=b"") if row.kid in kids else row for row in self._stored
+            )
+
+    def _tell(self, reason: str) -> None:
+        last, at = self._told
+        if reason != last or time.monotonic() - at >= _SAME_FAILURE_LOG_S:
+            self._told = (reason, time.monotonic())
+            get_log().error("key_ring_not_followed", reason=reason)

@@ -1,0 +1,83 @@
+"""What has been revoked before it expired, in memory: asked at every verification, without I/O."""
+
+import threading
+from collections.abc import Callable
+from typing import Literal
+
+from fastauth.jose.claims import Claims
+
+Kind = Literal["jti", "sid", "sub", "client_id"]
+
+
+class Revocations:
+    """The tokens, sessions, subjects and clients whose access tokens are refused. Safe to use from several threads.
+
+    A revoked ``jti`` or ``sid`` refuses its tokens whenever they were made; a revoked ``sub`` or ``client_id`` those
+    that were issued until then (``iat`` at or before the second of the revocation, or none), so that a user who logs in
+    again is let in.
+    """
+
+    def __init__(self) -> None:
+        # name -> (tokens issued until then are refused, nothing is alive after)
+        self._revoked: dict[Kind, dict[str, tuple[float, int]]] = {"jti": {}, "sid": {}, "sub": {}, "client_id": {}}
+        self._is_empty = True  # as nearly always: then nothing is looked up
+        self._lock = threading.Lock()
+        self._watchers: list[Callable[[], None]] = []
+
+    def __len__(self) -> int:
+        return sum(len(names) for names in self._revoked.values())
+
+    def revoke_token(self, jti: str, until_s: int) -> None:
+        """One token. In: when it expires, in seconds since 1970 UTC; it is remembered until then."""
+        self._revoke("jti", jti, float("inf"), until_s)
+
+    def revoke_session(self, sid: str, until_s: int) -> None:
+        """Every token of a session. In: when the last of them expires."""
+        self._revoke("sid", sid, float("inf"), until_s)
+
+    def revoke_subject(self, sub: str, issued_until_s: int, until_s: int) -> None:
+        """Every token of a subject issued until a time. In: that time, and when the last of them expires."""
+        self._revoke("sub", sub, issued_until_s, until_s)
+
+    def revoke_client(self, client_id: str, issued_until_s: int, until_s: int) -> None:
+        """Every token of a client issued until a time. In: that time, and when the last of them expires."""
+        self._revoke("client_id", client_id, issued_until_s, until_s)
+
+    def forget_expired(self, now_s: int) -> None:
+        """Drop what no living token can have any more."""
+        with self._lock:
+            for names in self._revoked.values():
+                for name in [name for name, entry in names.items() if entry[1] <= now_s]:
+                    del names[name]
+            self._is_empty = not len(self)
+
+    def is_revoked(self, claims: Claims) -> bool:
+        """Whether a token with these claims must be refused."""
+        if self._is_empty:
+            return False
+        revoked = self._revoked
+        return (
+            _is_hit(revoked["jti"], claims.jti, claims.iat)
+            or _is_hit(revoked["sid"], claims.sid, claims.iat)
+            or _is_hit(revoked["sub"], claims.sub, claims.iat)
+            or _is_hit(revoked["client_id"], claims.client_id, claims.iat)
+        )
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Call ``changed`` after every revocation."""
+        self._watchers.append(changed)
+
+    def _revoke(self, kind: Kind, name: str, issued_until_s: float, until_s: int) -> None:
+        with self._lock:
+            before_s, known_until_s = self._revoked[kind].get(name, (0.0, 0))
+            self._is_empty = False
+            self._revoked[kind][name] = (max(before_s, issued_until_s), max(known_until_s, until_s))
+        for changed in self._watchers:
+            changed()
+
+
+def _is_hit(names: dict[str, tuple[float, int]], name: str | None, iat_s: int | None) -> bool:
+    if name is None or not names:
+        return False
+    entry = names.get(name)
+    return entry is not None and (iat_s is None or iat_s <= entry[0])
