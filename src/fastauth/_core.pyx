@@ -160,6 +160,14 @@ cdef enum:
     DEPTH = 64
     MEMBERS = 512
 
+# Which characters mean anything at all, within a string and outside.
+cdef uint8_t IN_STRING[256]
+cdef uint8_t OUTSIDE[256]
+cdef int _character
+for _character in range(256):
+    IN_STRING[_character] = _character < 32 or _character in b'"\\'
+    OUTSIDE[_character] = _character in b'"{}[],'
+
 cdef struct Name:
     const uint8_t *start      # in the document, or in the arena where escapes had to be resolved
     Py_ssize_t length
@@ -254,13 +262,13 @@ cdef Py_ssize_t string_end(
     escaped[0] = False
     while position < size:
         byte = data[position]
+        if IN_STRING[byte] == 0:
+            position += 1
+            continue
         if byte == 34:
             return position
         if byte < 32:
             return -1
-        if byte != 92:
-            position += 1
-            continue
         escaped[0] = True
         if position + 1 >= size:
             return -1
@@ -287,6 +295,9 @@ cdef int scan(
     cdef uint8_t byte
     while position < size:
         byte = data[position]
+        if OUTSIDE[byte] == 0:
+            position += 1
+            continue
         if byte == 34:
             end = string_end(data, position + 1, size, &escaped)
             if end < 0:
@@ -303,6 +314,7 @@ cdef int scan(
                 for i in range(first[depth - 1], count):
                     if (
                         names[i].length == names[count].length
+                        and names[i].start[0] == names[count].start[0]      # of an empty name: its closing quote
                         and memcmp(names[i].start, names[count].start, <size_t>names[count].length) == 0
                     ):
                         return 1
@@ -475,6 +487,8 @@ CLAIMS_ISSUER = 5
 CLAIMS_AUDIENCE = 6
 
 MAX_SUBJECT_BYTES = 255
+# A claim may be absent, but not null (RFC 7519 sections 4.1.1 to 4.1.7 want a text or a number).
+cdef object ABSENT = object()
 
 cdef enum:
     SUBJECT_BYTES = 255
@@ -489,8 +503,8 @@ cdef inline bint is_text(object value):
     return type(value) is str
 
 
-cdef inline bint is_text_or_none(object value):
-    return value is None or type(value) is str
+cdef inline bint is_text_or_absent(object value):
+    return value is ABSENT or type(value) is str
 
 
 cdef int64_t whole_date(object value, bint up) except -3:
@@ -501,7 +515,7 @@ cdef int64_t whole_date(object value, bint up) except -3:
     if type(value) is int:
         whole = PyLong_AsLongLongAndOverflow(value, &overflow)
         return whole if not overflow and 0 <= whole <= _MAX_DATE_S else BAD_DATE
-    if value is None:
+    if value is ABSENT:
         return NO_DATE
     if type(value) is float:
         seconds = value
@@ -526,13 +540,13 @@ cdef object judge(
     iss = claims.get("iss")
     sub = claims.get("sub")
     aud = claims.get("aud")
-    jti = claims.get("jti")
-    sid = claims.get("sid")
-    scope = claims.get("scope")
-    client_id = claims.get("client_id")
+    jti = claims.get("jti", ABSENT)
+    sid = claims.get("sid", ABSENT)
+    scope = claims.get("scope", ABSENT)
+    client_id = claims.get("client_id", ABSENT)
     if not (is_text(iss) and is_text(sub)):
         return CLAIMS_MALFORMED
-    if not (is_text_or_none(jti) and is_text_or_none(sid) and is_text_or_none(scope) and is_text_or_none(client_id)):
+    if not (is_text_or_absent(jti) and is_text_or_absent(sid) and is_text_or_absent(scope) and is_text_or_absent(client_id)):
         return CLAIMS_MALFORMED
     if type(aud) is str:
         audiences = (audience if aud == audience else aud,)     # one object for all tokens: a cache holds many
@@ -543,9 +557,9 @@ cdef object judge(
         audiences = tuple(aud)
     else:
         return CLAIMS_MALFORMED
-    exp = whole_date(claims.get("exp"), False)
-    iat = whole_date(claims.get("iat"), True)
-    nbf = whole_date(claims.get("nbf"), True)
+    exp = whole_date(claims.get("exp", ABSENT), False)
+    iat = whole_date(claims.get("iat", ABSENT), True)
+    nbf = whole_date(claims.get("nbf", ABSENT), True)
     if exp < 0 or iat == BAD_DATE or nbf == BAD_DATE or not is_subject(sub):
         return CLAIMS_MALFORMED
     if iss != issuer:
@@ -562,10 +576,10 @@ cdef object judge(
         exp,
         None if iat < 0 else iat,
         None if nbf < 0 else nbf,
-        jti,
-        sid,
-        scope,
-        client_id,
+        None if jti is ABSENT else jti,
+        None if sid is ABSENT else sid,
+        None if scope is ABSENT else scope,
+        None if client_id is ABSENT else client_id,
         payload,
     )
 

@@ -326,17 +326,17 @@ def read_claims(
         return CLAIMS_MALFORMED
 
     iss, sub, aud = members.get("iss"), members.get("sub"), members.get("aud")
-    optional = [members.get(name) for name in ("jti", "sid", "scope", "client_id")]
+    optional = [members.get(name, _ABSENT) for name in ("jti", "sid", "scope", "client_id")]
     if type(iss) is not str or type(sub) is not str:
         return CLAIMS_MALFORMED
-    if any(text is not None and type(text) is not str for text in optional):
+    if any(text is not _ABSENT and type(text) is not str for text in optional):
         return CLAIMS_MALFORMED
     audiences = [aud] if type(aud) is str else aud
     if type(audiences) is not list or any(type(one) is not str for one in audiences):
         return CLAIMS_MALFORMED
-    exp_s = _whole_date(members.get("exp"), math.floor)
-    iat_s = _whole_date(members.get("iat"), math.ceil)
-    nbf_s = _whole_date(members.get("nbf"), math.ceil)
+    exp_s = _whole_date(members.get("exp", _ABSENT), math.floor)
+    iat_s = _whole_date(members.get("iat", _ABSENT), math.ceil)
+    nbf_s = _whole_date(members.get("nbf", _ABSENT), math.ceil)
     if exp_s is None or _BAD_DATE in (exp_s, iat_s, nbf_s) or not _is_subject(sub):
         return CLAIMS_MALFORMED
     if iss != issuer:
@@ -346,15 +346,18 @@ def read_claims(
     verdict = check_times(now_s, exp_s, nbf_s, iat_s, leeway_s, skew_s)
     if verdict != TIMES_OK:
         return verdict
-    return issuer, sub, tuple(audiences), exp_s, iat_s, nbf_s, *optional, payload
+    texts = [None if text is _ABSENT else text for text in optional]
+    return issuer, sub, tuple(audiences), exp_s, iat_s, nbf_s, *texts, payload
 
 
+# A claim may be absent, but not null (RFC 7519 sections 4.1.1 to 4.1.7 want a text or a number).
+_ABSENT: Final = object()
 _BAD_DATE: Final = -2
 
 
 def _whole_date(value: object, rounded: Callable[[float], int]) -> int | None:
     """None for no date, ``_BAD_DATE`` for anything but a plausible number; ``true`` is none (bool is an int)."""
-    if value is None:
+    if value is _ABSENT:
         return None
     if type(value) not in (int, float) or not 0 <= value <= MAX_DATE_S:  # type: ignore[operator]
         return _BAD_DATE

@@ -10,9 +10,10 @@ from typing import Any
 import click
 import msgspec
 
+from fastauth import core
 from fastauth.cli.options import settings_from, with_settings_options
 from fastauth.jose import TokenRefused, base64url
-from fastauth.jose.jws import MAX_TOKEN_BYTES, is_plain_json_object
+from fastauth.jose.jws import MAX_TOKEN_BYTES
 from fastauth.jose.keyset import KeySet
 from fastauth.server.bootstrap import open_existing_storage, open_signing_keys
 from fastauth.server.settings import Settings
@@ -81,10 +82,10 @@ def _read_token() -> bytes:
 
 def _decode(part: bytes, what: str) -> dict[str, Any]:
     data = base64url.decode(part)
-    if data is None or not is_plain_json_object(data, _DEPTH):
+    if data is None or core.scan_json(data, _DEPTH) != core.JSON_OK:
         raise click.ClickException(f"not a token: its {what} is no JSON object in base64url")
     try:
-        decoded: dict[str, Any] = msgspec.json.decode(data)
+        decoded: dict[str, Any] = msgspec.json.decode(data, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise click.ClickException(f"not a token: its {what} is no JSON object in base64url") from None
     return decoded

@@ -19,6 +19,7 @@ from fastauth.jose.roca import is_roca_weak
 
 MIN_RSA_BITS: Final = 2048
 MAX_RSA_BITS: Final = 8192  # a check grows with the square of the size
+MAX_RSA_EXPONENT: Final = (1 << 64) - 1  # and with its length
 MAX_KID_LENGTH: Final = 256
 _MAX_NUMBER_LENGTH: Final = 2048  # base64url characters: no number of a usable key is longer
 _PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
@@ -97,8 +98,12 @@ def _member(jwk: Mapping[str, Any], name: str) -> str:
     value = jwk.get(name)
     if not isinstance(value, str) or not 1 <= len(value) <= _MAX_NUMBER_LENGTH or not value.isascii():
         raise KeyRefused("the key lacks a number that makes it")
-    if name not in ("kty", "crv") and base64url.decode(value.encode()) is None:
-        raise KeyRefused("a number of the key is not base64url")
+    if name in ("kty", "crv"):
+        return value
+    number = base64url.decode(value.encode())
+    # RFC 7518 section 2 (Base64urlUInt): the fewest bytes, or one key would have several thumbprints.
+    if number is None or (name in ("n", "e") and number[0] == 0):
+        raise KeyRefused("a number of the key is not base64url without leading zeros")
     return value
 
 
@@ -119,12 +124,14 @@ def _convert(kty: str, members: dict[str, str]) -> PublicKey:
 
 def check_rsa_key(key: RSAPublicKey) -> None:
     """Raises KeyRefused for an RSA key that is too short (RFC 7518 section 3.3) or too long, has an exponent that is
-    even or below 65537, or was made by the broken generator of CVE-2017-15361.
+    even, below 65537 or beyond 64 bits, an even modulus, or was made by the broken generator of CVE-2017-15361.
     """
     if not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
         raise KeyRefused(f"an RSA key has {MIN_RSA_BITS} to {MAX_RSA_BITS} bits")
     numbers = key.public_numbers()
-    if numbers.e < 65537 or numbers.e % 2 == 0:
-        raise KeyRefused("the exponent is even or below 65537")
+    if not 65537 <= numbers.e <= MAX_RSA_EXPONENT or numbers.e % 2 == 0:
+        raise KeyRefused("the exponent is even, below 65537 or beyond 64 bits")
+    if numbers.n % 2 == 0:
+        raise KeyRefused("the modulus is even")
     if is_roca_weak(numbers.n):
         raise KeyRefused("the key is of a generator that is broken (ROCA, CVE-2017-15361)")

@@ -24,8 +24,8 @@ class JoseHeader(msgspec.Struct):
     """The protected header's members that decide; any other is ignored, and never used as a key."""
 
     alg: str
-    kid: str | None = None
-    typ: str | None = None
+    kid: str | msgspec.UnsetType = msgspec.UNSET
+    typ: str | msgspec.UnsetType = msgspec.UNSET
     crit: object = msgspec.UNSET
     b64: object = msgspec.UNSET
 
@@ -67,12 +67,12 @@ class JwsVerifier:
 
     def _judge(self, header_text: bytes) -> tuple[VerifyingKey, str | None]:
         header = _parse_header(header_text)
-        key = self.keys.find(header.kid)
+        key = self.keys.find(None if header.kid is msgspec.UNSET else header.kid)
         if key is None:
             raise TokenRefused("key")
         if header.alg not in key.names:
             raise TokenRefused("algorithm")
-        return key, header.typ
+        return key, None if header.typ is msgspec.UNSET else header.typ
 
 
 def verify_compact(token: str | bytes, keys: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
@@ -104,14 +104,9 @@ def token_bytes(token: str | bytes) -> bytes:
     return token.encode()
 
 
-def is_plain_json_object(data: bytes, max_depth: int) -> bool:
-    """Whether ``data`` can be decoded without surprises: UTF-8, no duplicate member, bounded depth."""
-    return data.startswith(b"{") and core.scan_json(data, max_depth) == core.JSON_OK
-
-
 def _parse_header(header_text: bytes) -> JoseHeader:
     data = base64url.decode(header_text) if len(header_text) <= MAX_HEADER_BYTES else None
-    if data is None or not is_plain_json_object(data, _HEADER_DEPTH):
+    if data is None or core.scan_json(data, _HEADER_DEPTH) != core.JSON_OK:
         raise TokenRefused("malformed")
     try:
         _decode_members(data)  # the typed decoder passes over members that it does not know

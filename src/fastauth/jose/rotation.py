@@ -172,7 +172,7 @@ def compromise_plan(keys: Sequence[KeyTimes], now_ms: int) -> tuple[int, Mapping
         if life.removes_ms is None or life.removes_ms > removes_ms:
             removals[life.kid] = removes_ms
     # Behind those that still sign; only where the clock was set back there are any later ones.
-    signing = [key.activates_ms for key in keys if key.activates_ms < removals.get(key.kid, key.activates_ms)]
+    signing = [key.activates_ms for key in keys if key.activates_ms < removals.get(key.kid, key.removes_ms or 0)]
     return max(now_ms + KNOWN_AFTER_MS, max(signing, default=now_ms) + 1), removals
 
 
