@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import re
+import secrets
 import shutil
 import statistics
 import subprocess
@@ -22,12 +23,24 @@ from typing import Any
 from benchmarks.load.render import load_table, render
 from benchmarks.machine import RESULTS, ROOT, describe
 from fastauth.backends.passwords import PROFILES, check_password, hash_password
-from tests.integration.running import CHEAP, RunningServer, fastauth, free_port, running_server, wait_for
+from fastauth.domain.users import User
+from fastauth.jose.issuer import Issuer
+from fastauth.server.settings import load_settings
+from tests.integration.running import (
+    CHEAP,
+    RunningServer,
+    fastauth,
+    free_port,
+    running_server,
+    signing_key,
+    wait_for,
+)
 
 SERVER_CORE, LOAD_CORE = "0", "1"
 PASSWORD = "correct horse battery staple"
 CONNECTIONS = 32
 FEWEST_ROUNDS = 3
+UNSEEN_TOKENS = 20_000  # the cache and its ghosts hold about 12,000
 
 
 @contextmanager
@@ -82,11 +95,12 @@ def logins_per_second(server: RunningServer, seconds: float) -> float:
     return float(result["per_second"])
 
 
-def wrk(url: str, seconds: float, token: str | None = None) -> float:
-    """Requests a second that wrk gets answered, all of them 2xx."""
+def wrk(url: str, seconds: float, token: str | None = None, tokens: Path | None = None) -> float:
+    """Requests a second that wrk gets answered, all of them 2xx: with one token, or with those of a file in turn."""
     header = ["-H", f"Authorization: Bearer {token}"] if token else []
+    script = [] if tokens is None else ["-s", str(Path(__file__).with_name("tokens.lua")), url, "--", str(tokens)]
     command = ["taskset", "-c", LOAD_CORE, "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s"]
-    output = subprocess.run([*command, *header, url], capture_output=True, text=True, check=True).stdout
+    output = subprocess.run([*command, *header, *(script or [url])], capture_output=True, text=True, check=True).stdout
     assert "Non-2xx" not in output, output
     match = re.search(r"Requests/sec:\s+([\d.]+)", output)
     assert match, output
@@ -107,6 +121,16 @@ def hash_time_s(profile: str) -> float:
         return statistics.median(times)
     finally:
         os.sched_setaffinity(0, everywhere)
+
+
+def write_tokens(server: RunningServer, path: Path) -> Path:
+    """So many tokens of the server that each is forgotten before it comes again."""
+    settings = load_settings(None, {"FASTAUTH_PORT": str(server.port)}, {})
+    issuer = Issuer(signing_key(server.data_dir), settings.issuer_url, settings.tokens, secrets.token_bytes)
+    user = User(sub="0" * 32, name="somebody", password_hash="", created_at_s=0, updated_at_s=0)
+    now_s = int(time.time())
+    path.write_text("".join(f"{issuer.issue_user_token(user, now_s).text}\n" for _ in range(UNSEEN_TOKENS)))
+    return path
 
 
 @contextmanager
@@ -158,6 +182,8 @@ def measure(folder: Path, rounds: int, seconds: float) -> dict[str, Any]:
             note("login_cheapest_per_s", logins_per_second(server, seconds))
             token = server.login("admin", PASSWORD).json["token"]
             note("verify_per_s", wrk(f"{server.url}/verify", seconds, token))
+            tokens = write_tokens(server, folder / "tokens")
+            note("verify_unseen_per_s", wrk(f"{server.url}/verify", seconds, tokens=tokens))
         with pinned_server(owasp) as server:
             note("login_owasp_per_s", logins_per_second(server, seconds))
         note("hash_owasp_s", hash_time_s("owasp"))
