@@ -53,6 +53,8 @@ def read_claims(
     skew_s: int,
 ) -> tuple[Any, ...] | int: ...
 
+MAX_CAPACITY_BYTES: Final[int]
+
 @disjoint_base
 class SeenTokens:
     @property

@@ -606,6 +606,9 @@ def read_claims(payload, decode, max_depth, issuer, audience, now_s, leeway_s, s
 
 # --------------------------------------------------------- seen-token cache
 
+cdef int64_t _MAX_CAPACITY_BYTES = 1 << 50
+MAX_CAPACITY_BYTES = _MAX_CAPACITY_BYTES
+
 cdef enum:
     MOST_HITS = 3
     PROBATION_SHARE = 10
@@ -643,8 +646,8 @@ cdef class SeenTokens:
 
     def __init__(self, capacity_bytes, is_still_good):
         cdef int64_t capacity = as_int64(capacity_bytes, "capacity_bytes")
-        if capacity < 0:
-            raise ValueError("capacity_bytes must not be negative")
+        if not 0 <= capacity <= _MAX_CAPACITY_BYTES:
+            raise ValueError("capacity_bytes is out of range")
         self._entries = {}
         self._probation = deque()
         self._settled = deque()
@@ -715,11 +718,19 @@ cdef class SeenTokens:
         self.epoch += 1
 
     cdef int drop(self, _Seen entry) except -1:
-        # It stays in its queue, and is paid for, until it comes to the front.
-        if entry.token is not None and self._entries.get(entry.token) is entry:
+        # It stays in its queue, and is paid for, until it comes to the front; its subject is free of it at once.
+        if entry.token is None:
+            return 0
+        if self._entries.get(entry.token) is entry:
             del self._entries[entry.token]
         entry.token = None
         entry.value = None
+        if entry.is_settled:
+            held = self._held[entry.subject] - entry.size
+            if held:
+                self._held[entry.subject] = held
+            else:
+                del self._held[entry.subject]
         return 0
 
     cdef int forget_expired(self, object queue, int64_t now) except -1:
@@ -746,13 +757,7 @@ cdef class SeenTokens:
     cdef int release(self, _Seen entry) except -1:
         """Account for an entry that has left its queue for good."""
         self.held_bytes -= entry.size
-        if entry.is_settled:
-            held = self._held[entry.subject] - entry.size
-            if held:
-                self._held[entry.subject] = held
-            else:
-                del self._held[entry.subject]
-        else:
+        if not entry.is_settled:
             self._probation_bytes -= entry.size
         return self.drop(entry)
 

@@ -370,6 +370,7 @@ def _is_subject(sub: str) -> bool:
 
 # --------------------------------------------------------- seen-token cache
 
+MAX_CAPACITY_BYTES: Final = 1 << 50
 _MOST_HITS: Final = 3
 _PROBATION_SHARE: Final = 10
 _SUBJECT_SHARE: Final = 16
@@ -408,8 +409,8 @@ class SeenTokens:
         stored value the first time it would be served after an ``invalidate()``.
         """
         capacity_bytes = _int64(capacity_bytes, "capacity_bytes")
-        if capacity_bytes < 0:
-            raise ValueError("capacity_bytes must not be negative")
+        if not 0 <= capacity_bytes <= MAX_CAPACITY_BYTES:
+            raise ValueError("capacity_bytes is out of range")
         self.capacity_bytes = capacity_bytes
         self.held_bytes = 0
         self.epoch = 0
@@ -432,6 +433,8 @@ class SeenTokens:
         if entry is None:
             return None
         value = entry.value
+        if entry.token is None:  # another thread has dropped it meanwhile, and perhaps the value was gone already
+            return None
         if entry.exp_s <= now_s:
             self._drop(entry)
             return None
@@ -477,12 +480,21 @@ class SeenTokens:
         self.epoch += 1
 
     def _drop(self, entry: _Seen) -> None:
-        """Never serve it again. It stays in its queue, and is paid for, until it comes to the front."""
+        """Never serve it again.
+
+        It stays in its queue, and is paid for, until it comes to the front; its subject is free of it at once.
+        """
         with self._lock:
-            if entry.token is not None and self._entries.get(entry.token) is entry:
+            if entry.token is None:
+                return
+            if self._entries.get(entry.token) is entry:
                 del self._entries[entry.token]
             entry.token = None
             entry.value = None
+            if entry.is_settled:
+                self._held[entry.subject] -= entry.size
+                if not self._held[entry.subject]:
+                    del self._held[entry.subject]
 
     def _forget_expired(self, queue: "deque[_Seen]", now_s: int) -> None:
         while queue and (queue[0].token is None or queue[0].exp_s <= now_s):
@@ -502,11 +514,7 @@ class SeenTokens:
     def _release(self, entry: _Seen) -> None:
         """Account for an entry that has left its queue for good."""
         self.held_bytes -= entry.size
-        if entry.is_settled:
-            self._held[entry.subject] -= entry.size
-            if not self._held[entry.subject]:
-                del self._held[entry.subject]
-        else:
+        if not entry.is_settled:
             self._probation_bytes -= entry.size
         self._drop(entry)
 

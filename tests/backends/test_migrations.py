@@ -1,6 +1,7 @@
 """The schema: what it holds, that it is the newest, and which files are left alone."""
 
 import ast
+import json
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,9 @@ from fastauth.backends.sqlite.database import Database
 from fastauth.backends.sqlite.keys import SqliteKeyStore
 from fastauth.backends.sqlite.users import SqliteUserStore
 from fastauth.domain.errors import SchemaRefused, Unavailable
+from fastauth.jose.keys import SigningKey
+from fastauth.server.bootstrap import load_master_key, open_signing_keys, open_storage
+from fastauth.server.settings import load_settings
 from tests.conformance.user_store import run
 
 
@@ -49,9 +53,10 @@ def test_the_tables_hold_what_the_stores_need_and_nothing_may_be_missing_or_twic
             for _, name, _, not_null, _, key in connection.execute(f"PRAGMA table_info({table})")
             if not not_null and not key
         }
-        for table in ("users", "signing_keys")
+        for table in ("users", "signing_keys", "key_ring")
     }
-    assert optional == {"users": {"scope"}, "signing_keys": {"removes_ms"}}
+    assert optional == {"users": {"scope"}, "signing_keys": {"removes_ms"}, "key_ring": set()}
+    assert connection.execute("SELECT version FROM key_ring").fetchall() == [(1,)]
     unique = {
         connection.execute(f"PRAGMA index_info({index})").fetchall()[0][2]
         for _, index, is_unique, *_ in connection.execute("PRAGMA index_list(users)")
@@ -156,3 +161,61 @@ def test_the_keys_come_by_activation_and_by_name_within_a_millisecond(database_f
     database = Database(database_file)
     assert [key.kid for key in run(SqliteKeyStore(database).load_keys())[1]] == ["c", "a", "b"]
     database.close()
+
+
+# ------------------------------------------------------------------ from older schemas
+
+
+_SCHEMA_0001 = """
+CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL,
+    CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num));
+CREATE TABLE users (sub TEXT NOT NULL, name TEXT NOT NULL, skeleton TEXT NOT NULL, password_hash TEXT NOT NULL,
+    hash_cost_us BIGINT NOT NULL, scope TEXT, disabled BOOLEAN NOT NULL, created_at BIGINT NOT NULL,
+    updated_at BIGINT NOT NULL, PRIMARY KEY (sub), UNIQUE (name), UNIQUE (skeleton));
+CREATE INDEX ix_users_hash_cost_us ON users (hash_cost_us);
+CREATE TABLE signing_keys (kid TEXT NOT NULL, alg TEXT NOT NULL, public_jwk TEXT NOT NULL,
+    wrapped_private BLOB NOT NULL, created_at BIGINT NOT NULL, PRIMARY KEY (kid));
+INSERT INTO alembic_version VALUES ('0001');
+INSERT INTO users VALUES ('s1', 'alice', 'alice', 'hash', 7, NULL, 0, 1700000000, 1700000001);
+"""
+
+
+def test_a_database_of_schema_0001_keeps_its_users_and_its_key_signs_and_verifies_on(
+    tmp_path: Path, signing_key: SigningKey, migrated_file: Path
+) -> None:
+    settings = load_settings(None, {"FASTAUTH_DATA_DIR": str(tmp_path)}, {})
+    master = load_master_key(settings, may_create=True)
+    public = signing_key.public_jwk
+    jwk = json.dumps({name: public[name] for name in ("kid", "kty", "use", "alg", "n", "e")})  # the order of then
+    wrapped = master.wrap(signing_key.to_der(), signing_key.kid, bytes(12))
+    connection = connect(settings.sqlite_path)
+    connection.executescript(_SCHEMA_0001)
+    connection.execute(
+        "INSERT INTO signing_keys VALUES (?, 'RS256', ?, ?, 1700000002)", (signing_key.kid, jwk, wrapped)
+    )
+    connection.close()
+    storage = open_storage(settings)
+    assert sqlite_revision(settings.sqlite_path) == HEAD
+    ring = run(open_signing_keys(settings, storage.keys).load())
+    (listed,) = run(open_signing_keys(settings, storage.keys).listed())
+    alice = run(storage.users.find_by_name("alice"))
+    storage.close()
+    assert alice is not None
+    assert (alice.sub, alice.password_hash, alice.updated_at_s) == ("s1", "hash", 1_700_000_001)
+    assert (listed.kid, listed.state) == (signing_key.kid, "active")
+    assert listed.published_ms == listed.activates_ms == 1_700_000_002_000
+    assert (listed.retires_ms, listed.removes_ms) == (None, None)
+    key = ring.verifying.by_kid[signing_key.kid]
+    assert key.is_signature(ring.active.sign(b"signed"), b"signed")
+    assert key.is_signature(signing_key.sign(b"signed"), b"signed")
+    assert _columns(settings.sqlite_path) == _columns(migrated_file)
+
+
+def _columns(path: Path) -> dict[str, set[tuple[object, ...]]]:
+    connection = connect(path)
+    columns = {
+        table: {tuple(row[1:4]) for row in connection.execute(f"PRAGMA table_info({table})")}
+        for table in ("users", "signing_keys", "key_ring")
+    }
+    connection.close()
+    return columns

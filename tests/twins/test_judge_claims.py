@@ -13,6 +13,7 @@ from tests.twins.comparing import outcome
 from tests.twins.strategies import BEYOND_INT64, EXAMPLES, HIGH, INT64_CORNERS, LOW, ODD_VALUES, Choices, built
 
 Judge = Callable[..., Any]
+Read = Callable[..., Any]
 
 MALFORMED, ISSUER, AUDIENCE = _core_py.CLAIMS_MALFORMED, _core_py.CLAIMS_ISSUER, _core_py.CLAIMS_AUDIENCE
 EXPIRED, NOT_YET, FUTURE = _core_py.TIMES_EXPIRED, _core_py.TIMES_NOT_YET_VALID, _core_py.TIMES_ISSUED_IN_FUTURE
@@ -31,6 +32,7 @@ def judging(core: Any) -> Any:
 
 judge_compiled, judge_twin = judging(_core), judging(_core_py)
 both = pytest.mark.parametrize("judge", [judge_compiled, judge_twin], ids=["compiled", "twin"])
+both_read = pytest.mark.parametrize("read", [_core.read_claims, _core_py.read_claims], ids=["compiled", "twin"])
 
 
 class _Text(str):
@@ -143,6 +145,46 @@ def test_a_wrong_argument_raises_and_a_wrong_claim_never_does(judge: Judge) -> N
     for name, values in _CLAIMS.items():
         for value in values:
             judge({**GOOD, name: value}, "i", "a", 100, 0, 60)
+
+
+# ------------------------------------------------------------------ before there are claims
+
+
+@both
+def test_only_a_dict_has_claims(judge: Judge) -> None:
+    for members in (None, [], "x", 5, [GOOD], type("Members", (dict,), {})(GOOD)):
+        assert judge(members, "i", "a", 100, 0, 60) == MALFORMED
+
+
+@both_read
+def test_a_payload_is_scanned_before_it_is_decoded(read: Read) -> None:
+    def decode(payload: bytes) -> Any:
+        raise AssertionError(payload)
+
+    for payload in (b'{"a":1,"a":2}', b'{"a":[[[]]]}', b"{", b"\xff", b'{"\\u0061":1,"a":2}', b'"\n"'):
+        assert read(payload, decode, 3, "i", "a", 100, 0, 60) == MALFORMED
+
+
+@both_read
+def test_what_decoding_raises_is_passed_on_and_a_wrong_payload_or_depth_is_refused(read: Read) -> None:
+    with pytest.raises(ZeroDivisionError):
+        read(b"{}", lambda payload: 1 // 0, 16, "i", "a", 100, 0, 60)
+    for payload in ("{}", bytearray(b"{}"), None):
+        with pytest.raises(TypeError, match="data must be bytes"):
+            read(payload, lambda _: GOOD, 16, "i", "a", 100, 0, 60)
+    for max_depth, error in ((0, ValueError), (65, ValueError), (True, TypeError), (None, TypeError)):
+        with pytest.raises(error):
+            read(b"{}", lambda _: GOOD, max_depth, "i", "a", 100, 0, 60)
+
+
+@both_read
+def test_issuer_and_payload_come_back_as_the_very_objects_that_were_handed_in(read: Read) -> None:
+    issuer, payload = "https://auth.example/" + str(5), b'{"iss":"?"}'
+    claims = {**GOOD, "iss": "https://auth.example/5"}
+    judged = read(payload, lambda _: claims, 16, issuer, "a", 100, 0, 60)
+    assert judged[0] is issuer
+    assert judged[-1] is payload
+    assert len(judged) == 11
 
 
 # ------------------------------------------------------------------ what is given

@@ -1,6 +1,5 @@
 """``fastauth.Verifier``: validates access tokens without I/O, in the server and in every service that receives them."""
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -19,7 +18,8 @@ from fastauth.verifier.revocations import Revocations
 MAX_LEEWAY_S: Final = 60
 SEEN_TOKENS_BYTES: Final = 16 * 1024 * 1024
 # What an entry of the cache occupies beside the token and its payload: objects, strings, the answer of /verify.
-_ENTRY_BYTES: Final = 2_048
+_ENTRY_BYTES: Final = 1_280
+_AUDIENCE_BYTES: Final = 64
 
 
 class Accepted(msgspec.Struct, weakref=False, gc=False):
@@ -105,7 +105,7 @@ class Verifier:
         self._audience = audience
         self._leeway_s = leeway_s
         self._clock = clock
-        self._revocations = revocations or Revocations()
+        self._revocations = Revocations() if revocations is None else revocations
         self._seen = core.SeenTokens(cache_bytes, self._is_still_good)
         self._revocations.watch(self._seen.invalidate)
 
@@ -129,11 +129,12 @@ class Verifier:
             return self.accept(token).claims
         if source.must_wait():
             source.fetch()
+        asked = self._jws
         try:
             return self._accept_fetched(source, token).claims
         except TokenRefused as refusal:
-            if refusal.code != "key" or not source.may_fetch():
-                raise
+            if refusal.code != "key" or (asked is self._jws and not source.may_fetch()):
+                raise  # else others may have brought the key meanwhile, or it can be fetched
         source.fetch()
         return self._accept_fetched(source, token).claims
 
@@ -143,13 +144,14 @@ class Verifier:
         if source is None:
             return self.accept(token).claims
         if source.must_wait():
-            await asyncio.to_thread(source.fetch)
+            await source.fetch_async()
+        asked = self._jws
         try:
             return self._accept_fetched(source, token).claims
         except TokenRefused as refusal:
-            if refusal.code != "key" or not source.may_fetch():
-                raise
-        await asyncio.to_thread(source.fetch)
+            if refusal.code != "key" or (asked is self._jws and not source.may_fetch()):
+                raise  # else others may have brought the key meanwhile, or it can be fetched
+        await source.fetch_async()
         return self._accept_fetched(source, token).claims
 
     def _accept_fetched(self, source: JwksClient, token: str | bytes) -> Accepted:
@@ -171,9 +173,20 @@ class Verifier:
         if self._revocations.is_revoked(claims):
             raise TokenRefused("revoked")
         accepted = Accepted(claims, key)
-        size = len(token) + 2 * len(payload) + _ENTRY_BYTES
-        self._seen.put(token, accepted, claims.sub, claims.exp + self._leeway_s, size, epoch, now_s)
+        self._seen.put(token, accepted, claims.sub, claims.exp + self._leeway_s, _size(token, claims), epoch, now_s)
         return accepted
 
     def _is_still_good(self, accepted: Accepted) -> bool:
         return self._jws.keys.holds(accepted.key) and not self._revocations.is_revoked(accepted.claims)
+
+
+def _size(token: bytes, claims: Claims) -> int:
+    """What an accepted token occupies at most, with its claims and the answer of ``/verify``.
+
+    The payload and its texts take its length each, but one wide character makes four bytes of every other of its text;
+    in a header every character of subject and scope may become ``%XX``.
+    """
+    payload = claims.payload
+    texts = 1 if payload.isascii() and b"\\" not in payload else 7
+    headers = 3 * (len(claims.sub) + len(claims.scope or ""))
+    return _ENTRY_BYTES + len(token) + (1 + texts) * len(payload) + headers + _AUDIENCE_BYTES * len(claims.aud)

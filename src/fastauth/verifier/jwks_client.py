@@ -3,6 +3,8 @@
 Standard library only (``http.client``): one GET without redirects, proxies or cookies, whose total time can be bounded.
 """
 
+import asyncio
+import concurrent.futures
 import contextlib
 import http.client
 import os
@@ -37,6 +39,10 @@ _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 class FetchFailed(Exception):
     """The JWKS could not be had; the text says why, for ``JwksClient.last_error``."""
+
+
+# One fetch, for all who wait for it.
+_Flight = concurrent.futures.Future[None]
 
 
 class JwksClient:
@@ -90,10 +96,20 @@ class JwksClient:
 
         While the issuer is down nobody waits: the last good keys serve, and the fetch goes on behind.
         """
+        flight = self._flight_to_wait_for()
+        if flight is not None:
+            concurrent.futures.wait([flight], self._timeout_s + 1)
+
+    async def fetch_async(self) -> None:
+        """As ``fetch``; the event loop goes on, and no thread of its pool is taken."""
+        flight = self._flight_to_wait_for()
+        if flight is not None:
+            await asyncio.wait([asyncio.wrap_future(flight)], timeout=self._timeout_s + 1)
+
+    def _flight_to_wait_for(self) -> _Flight | None:
         is_down = self._is_down()
         flight = self._join_flight()
-        if flight is not None and not is_down:
-            flight.done.wait(self._timeout_s + 1)
+        return None if is_down else flight
 
     def after_fork(self) -> None:
         """In a child process: neither who held the lock nor who was fetching is there."""
@@ -105,7 +121,7 @@ class JwksClient:
     def _is_down(self) -> bool:
         return self.has_keys and self.last_error is not None
 
-    def _join_flight(self) -> "_Flight | None":
+    def _join_flight(self) -> _Flight | None:
         with self._lock:
             now = self._monotonic()
             flight = self._flight
@@ -116,13 +132,14 @@ class JwksClient:
                 return None
             self._started_at = now
             self._flight = flight = _Flight()
+            flight.set_running_or_notify_cancel()  # a waiter that is cancelled cancels nobody else
         try:
             threading.Thread(target=self._fly, args=(flight,), name="fastauth-jwks", daemon=True).start()
         except RuntimeError as error:  # the process has no thread left, or is about to end
             self._end(flight, _failure(error))
         return flight
 
-    def _fly(self, flight: "_Flight") -> None:
+    def _fly(self, flight: _Flight) -> None:
         failure: str | None = None
         try:
             answer = fetch_jwks(self._url, self._etag if self.has_keys else None, self._timeout_s)
@@ -146,12 +163,12 @@ class JwksClient:
         self._stale_at = now + max_age_s
         self.has_keys = True
 
-    def _end(self, flight: "_Flight", failure: str | None) -> None:
+    def _end(self, flight: _Flight, failure: str | None) -> None:
         with self._lock:
             if self._flight is flight:
                 self._flight = None
                 self.last_error = failure
-        flight.done.set()
+        flight.set_result(None)
 
 
 _clients: Final[weakref.WeakSet[JwksClient]] = weakref.WeakSet()
@@ -164,15 +181,6 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-
-
-class _Flight:
-    """One fetch, and those who wait for it."""
-
-    __slots__ = ("done",)
-
-    def __init__(self) -> None:
-        self.done = threading.Event()
 
 
 class JwksAnswer(msgspec.Struct, frozen=True):
@@ -260,6 +268,8 @@ def _cut(sock: socket.socket) -> None:
 
 def _read(response: http.client.HTTPResponse, *, may_be_unchanged: bool) -> JwksAnswer:
     max_age_s = max_age_of(", ".join(response.headers.get_all("cache-control", [])))
+    age = response.headers.get("age", "")  # a cache on the way has had it for so long (RFC 9111 section 5.1)
+    max_age_s = max(0, max_age_s - (int(age[:9]) if age.isascii() and age.isdigit() else 0))
     etag = response.headers.get("etag")
     if response.status == 304 and may_be_unchanged:
         return JwksAnswer(None, etag, max_age_s)
