@@ -574,7 +574,7 @@ cdef object judge(
         sub,
         audiences,
         exp,
-        None if iat < 0 else iat,
+        None if iat < 0 else whole_date(claims["iat"], False),
         None if nbf < 0 else nbf,
         None if jti is ABSENT else jti,
         None if sid is ABSENT else sid,

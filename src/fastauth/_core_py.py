@@ -157,11 +157,11 @@ def _resolve_escape(match: re.Match[bytes]) -> bytes:
 def scan_json(data: bytes, max_depth: int = MAX_JSON_DEPTH, max_members: int = MAX_JSON_MEMBERS) -> int:
     r"""Find duplicate member names, excessive depth and excessive members before decoding.
 
-    msgspec keeps the last of two equal names; RFC 7493 section 2.3 forbids them and RFC 8725 section 2.4
-    is why: two parsers that choose differently disagree about who logged in. Names are compared with
-    their escapes resolved, so ``"a"`` equals ``"\u0061"``. The whole document must be UTF-8 (RFC 8259 section 8.1):
-    the decoder does not look into members that it skips. The scan looks only at strings, brackets and commas; whether
-    the rest is JSON is the decoder's word.
+    msgspec keeps the last of two equal names; RFC 7493 section 2.3 forbids them, RFC 7515 section 4 and RFC 7519
+    section 4 let a token be refused for them, and this is why: two parsers that choose differently disagree about who
+    logged in. Names are compared with their escapes resolved, so ``"a"`` equals ``"\u0061"``. The whole document must be
+    UTF-8 (RFC 8259 section 8.1): the decoder does not look into members that it skips. The scan looks only at strings,
+    brackets and commas; whether the rest is JSON is the decoder's word.
 
     In: ``data`` the document; ``max_depth`` open containers at once (1 to ``MAX_JSON_DEPTH``);
     ``max_members`` names in the whole document (1 to ``MAX_JSON_MEMBERS``), which also bounds the
@@ -308,7 +308,7 @@ def read_claims(
     seconds, or the first of ``CLAIMS_MALFORMED`` (no object; a claim is missing or of another type, a date is negative
     or beyond 2**53, the subject is empty, longer than ``MAX_SUBJECT_BYTES`` in UTF-8 or has a NUL), ``CLAIMS_ISSUER``,
     ``CLAIMS_AUDIENCE``, then a ``TIMES_`` code. A fraction of a second, which only foreign issuers send, is rounded to
-    the stricter side.
+    the stricter side: that of ``iat`` up to be judged, and down to be compared with a revocation.
 
     Raises what ``decode`` raises; TypeError, OverflowError and ValueError for wrong arguments, never for wrong claims.
     """
@@ -347,7 +347,8 @@ def read_claims(
     if verdict != TIMES_OK:
         return verdict
     texts = [None if text is _ABSENT else text for text in optional]
-    return issuer, sub, tuple(audiences), exp_s, iat_s, nbf_s, *texts, payload
+    issued_s = None if iat_s is None else math.floor(members["iat"])
+    return issuer, sub, tuple(audiences), exp_s, issued_s, nbf_s, *texts, payload
 
 
 # A claim may be absent, but not null (RFC 7519 sections 4.1.1 to 4.1.7 want a text or a number).

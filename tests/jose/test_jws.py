@@ -174,6 +174,15 @@ def grown_by(work: Callable[[], None]) -> int:
         tracemalloc.stop()
 
 
+def test_the_table_of_known_headers_is_bounded() -> None:
+    key = SigningKey.generate("ES256")
+    verifier = verifier_of(key)
+    for number in range(700):
+        verifier.verify(token_of(key, {"alg": "ES256", "kid": key.kid, "number": number}, b"x"))
+        assert len(verifier._headers) <= 256
+    assert len(verifier._headers) > 0
+
+
 def test_ten_thousand_unknown_kids_leave_no_trace_in_memory(signing_key: SigningKey) -> None:
     verifier = verifier_of(signing_key)
     signed = b"." + b64(as_json(claims_with())) + b"." + b64(bytes(256))

@@ -347,8 +347,8 @@ def test_an_unknown_key_in_toml_is_refused_and_the_nearest_known_one_named(toml:
     [
         ({"PUBLISH_AHEAD_S": "300"}, "tokens.publish_ahead_s"),
         ({"PUBLISH_AHEAD_S": "1", "JWKS_MAX_AGE_S": "1"}, "tokens.publish_ahead_s"),
-        ({"ROTATE_EVERY_S": "362"}, "tokens.rotate_every_s"),
-        ({"ROTATE_EVERY_S": "59"}, "tokens.rotate_every_s"),
+        ({"ROTATE_EVERY_S": "7200", "PUBLISH_AHEAD_S": "7200"}, "tokens.rotate_every_s"),
+        ({"ROTATE_EVERY_S": "3599"}, "tokens.rotate_every_s"),
         ({"ROTATE_EVERY_S": "never"}, "tokens.rotate_every_s"),
         ({"EXPIRY_JITTER_S": "60", "ACCESS_TTL_S": "60"}, "tokens.expiry_jitter_s"),
         ({"ALG": "HS256"}, "tokens.alg"),

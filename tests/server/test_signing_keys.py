@@ -18,7 +18,7 @@ from fastauth.domain.ports import StoredKey
 from fastauth.jose.keyring import KeyRing
 from fastauth.jose.keys import SigningKey
 from fastauth.jose.refusals import KeyRefused
-from fastauth.jose.rotation import CLOCK_SKEW_S, KNOWN_AFTER_MS, LONGEST_TOKEN_LIFE_S, REMOVED_AFTER_MS, RotationRefused
+from fastauth.jose.rotation import KNOWN_AFTER_MS, LONGEST_TOKEN_LIFE_S, NODE_SKEW_S, REMOVED_AFTER_MS, RotationRefused
 from fastauth.jose.wrapping import MasterKey
 from fastauth.server import signing_keys
 from fastauth.server.settings import load_settings
@@ -28,8 +28,8 @@ from tests.conformance.user_store import run
 T = 1_800_000_000_000
 AHEAD_MS = 362_000
 PERIOD_MS = 90 * 86_400_000
-GONE_MS = (LONGEST_TOKEN_LIFE_S + CLOCK_SKEW_S) * 1000
-ERASED_MS = 2 * CLOCK_SKEW_S * 1000
+GONE_MS = (LONGEST_TOKEN_LIFE_S + NODE_SKEW_S) * 1000
+ERASED_MS = 2 * NODE_SKEW_S * 1000
 MASTER = MasterKey(bytes(32))
 
 
@@ -547,8 +547,8 @@ def test_a_key_that_was_erased_stays_removed_when_the_clock_is_set_back(
     """A clock that ran ahead for a while; it once kept the server from starting."""
     keys = keys_on(store, clock)
     first = run(keys.load()).active.kid
-    made = run(keys.rotate())
-    clock.now_ms = T + AHEAD_MS + GONE_MS + ERASED_MS
+    made = run(keys.rotate_now())
+    clock.now_ms = T + REMOVED_AFTER_MS + ERASED_MS
     run(keys.load())
 
     async def erase() -> None:
@@ -556,7 +556,26 @@ def test_a_key_that_was_erased_stays_removed_when_the_clock_is_set_back(
             await until(lambda: wrapped(database) == [False, True])
 
     run(erase())
-    for clock.now_ms in (T + AHEAD_MS + GONE_MS, T + AHEAD_MS, T, T - 10**9):
+    for clock.now_ms in (T + REMOVED_AFTER_MS, T, T - 10**9):
         ring = run(keys_on(store, clock).load())
         assert (ring.active.kid, list(ring.verifying.by_kid)) == (made.kid, [made.kid])
         assert states(keys_on(store, clock)) == {first: "removed", made.kid: "active"}
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_node_whose_clock_runs_ahead_destroys_nothing(store: Store, database: Database, clock: Clock) -> None:
+    keys = keys_on(store, clock)
+    first = run(keys.load()).active.kid
+    run(keys.rotate())
+    ahead = Clock()
+    ahead.now_ms += AHEAD_MS + GONE_MS + ERASED_MS
+    hasty = keys_on(store, ahead)
+
+    async def follow_for_a_while() -> None:
+        async with following(hasty):
+            await asyncio.sleep(0.05)
+
+    run(hasty.load())
+    run(follow_for_a_while())
+    assert all(wrapped(database))
+    assert run(keys_on(store, clock).load()).active.kid == first

@@ -23,6 +23,7 @@ from cryptography.x509.oid import NameOID
 
 from fastauth import KeyRefused, KeysUnavailable, TokenRefused, Verifier
 from fastauth.jose.keys import SigningKey
+from fastauth.jose.keyset import KeySet
 from fastauth.verifier import jwks_client
 from fastauth.verifier.jwks_client import FETCH_TIMEOUT_S, MAX_JWKS_BYTES, MIN_INTERVAL_S, JwksClient
 from tests.cases import each
@@ -315,6 +316,34 @@ def test_malformed_tokens_cause_no_fetch(issuer: Issuer, key: SigningKey) -> Non
     clock.now += MIN_INTERVAL_S
     bad = [b"", b"a.b.c", b"x" * 10_000, token_by(key, kid=5), token_by(key, alg="none"), token_by(key)[:-4] + b"AAAA"]
     assert {code_of(verifier, token) for token in bad} <= {"malformed", "too_large", "algorithm", "signature"}
+    assert len(issuer.requests) == 1
+
+
+def test_a_token_that_names_no_key_causes_no_fetch(issuer: Issuer, key: SigningKey) -> None:
+    verifier, clock = verifier_of(issuer)
+    assert code_of(verifier, token_by(key)) is None
+    clock.now += MIN_INTERVAL_S
+    nameless = token_of(key, {"alg": key.alg, "typ": "at+jwt"}, b"{}")
+    assert code_of(verifier, nameless) == "key"
+    assert len(issuer.requests) == 1
+
+
+def test_keys_that_others_brought_meanwhile_are_used_without_another_fetch(
+    issuer: Issuer, key: SigningKey, next_key: SigningKey
+) -> None:
+    verifier, _ = verifier_of(issuer)
+    assert code_of(verifier, token_by(key)) is None
+    asked = verifier._jws
+
+    class Late(type(asked)):  # type: ignore[misc]
+        """The set is looked into, and another one arrives before the answer does."""
+
+        def verify(self, token: bytes) -> Any:
+            verifier.use_keys(KeySet({one.kid: one.verifying_key() for one in (key, next_key)}))
+            return asked.verify(token)
+
+    verifier._jws = Late(asked.keys)
+    assert code_of(verifier, token_by(next_key)) is None
     assert len(issuer.requests) == 1
 
 

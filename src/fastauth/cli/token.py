@@ -60,7 +60,11 @@ def verify(config: Path | None, data_dir: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(claims.payload.decode())
     else:
-        click.echo(f"fastauth: valid; subject {claims.sub}, scope {claims.scope or '-'}{_when('exp', claims.exp)}")
+        subject, scope = (
+            _as_json(claims.sub)[1:-1],
+            _as_json(claims.scope or "-")[1:-1],
+        )  # nothing that a terminal obeys
+        click.echo(f"fastauth: valid; subject {subject}, scope {scope}{_when('exp', claims.exp)}")
 
 
 async def _load_keys(settings: Settings) -> KeySet:

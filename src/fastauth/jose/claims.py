@@ -7,6 +7,7 @@ import msgspec
 from fastauth import core
 from fastauth.jose.refusals import TokenCode, TokenRefused
 
+MAX_LEEWAY_S: Final = 60  # how long a token may outlive its exp, where a verifier wants it
 CLOCK_SKEW_S: Final = 60  # how far iat and nbf may lie ahead: clocks differ
 ACCESS_TOKEN_TYPE: Final = "at+jwt"  # RFC 9068 section 2.1
 _ACCESS_TOKEN_TYPES: Final = frozenset({ACCESS_TOKEN_TYPE, f"application/{ACCESS_TOKEN_TYPE}"})

@@ -10,7 +10,7 @@ from fastauth.jose import base64url
 from fastauth.jose.algorithms import Algorithm
 from fastauth.jose.claims import ACCESS_TOKEN_TYPE
 from fastauth.jose.keys import SigningKey
-from fastauth.jose.rotation import CLOCK_SKEW_S, LONGEST_TOKEN_LIFE_S
+from fastauth.jose.rotation import LONGEST_TOKEN_LIFE_S, NODE_SKEW_S
 
 BUILT_IN_CLIENT: Final = "fastauth"  # the public client to which /auth sessions belong
 _ID_BYTES: Final = 16
@@ -36,12 +36,12 @@ class TokenSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """How long others may keep the JWKS."""
     publish_ahead_s: Annotated[int, msgspec.Meta(ge=1, le=30 * 86_400)] | None = None
     """How long a new key is published before it signs; None: ``jwks_max_age_s`` and what clocks may differ by."""
-    rotate_every_s: Annotated[int, msgspec.Meta(ge=60)] | Literal["off"] = 90 * 86_400
+    rotate_every_s: Annotated[int, msgspec.Meta(ge=3_600)] | Literal["off"] = 90 * 86_400
 
     @property
     def publishes_ahead_s(self) -> int:
         """``publish_ahead_s``, or its default."""
-        return self.publish_ahead_s or self.jwks_max_age_s + CLOCK_SKEW_S + _FOLLOWED_WITHIN_S
+        return self.publish_ahead_s or self.jwks_max_age_s + NODE_SKEW_S + _FOLLOWED_WITHIN_S
 
     @property
     def rotation_period_s(self) -> int | None:

@@ -65,6 +65,10 @@ class JwsVerifier:
             self._headers[header_text] = (key, typ)
         return key, typ, payload
 
+    def is_of_unknown_key(self, token: bytes) -> bool:
+        """Whether a token that was refused for its key names one, so that a newer set might have it."""
+        return _parse_header(token.partition(b".")[0]).kid is not msgspec.UNSET
+
     def _judge(self, header_text: bytes) -> tuple[VerifyingKey, str | None]:
         header = _parse_header(header_text)
         key = self.keys.find(None if header.kid is msgspec.UNSET else header.kid)

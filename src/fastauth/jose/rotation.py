@@ -20,13 +20,13 @@ from fastauth.domain.errors import FastauthError
 # A token may live for as long as any setting allows: the setting may have been higher when the key signed.
 LONGEST_TOKEN_LIFE_S: Final = 86_400
 # Clocks of nodes differ by so much at most: one may begin to sign, or another still sign, so much off the time.
-CLOCK_SKEW_S: Final = 60
-_RETIRED_FOR_MS: Final = (LONGEST_TOKEN_LIFE_S + CLOCK_SKEW_S) * 1000
+NODE_SKEW_S: Final = 60
+_RETIRED_FOR_MS: Final = (LONGEST_TOKEN_LIFE_S + NODE_SKEW_S) * 1000
 # The compromise path: all workers know the new key, then all sign with it, then the old ones are refused.
 KNOWN_AFTER_MS: Final = 750
 REMOVED_AFTER_MS: Final = 1_250
 # A node whose clock is behind still loads a key for so long after it was removed.
-_ERASED_AFTER_MS: Final = 2 * CLOCK_SKEW_S * 1000
+_ERASED_AFTER_MS: Final = 2 * NODE_SKEW_S * 1000
 
 State = Literal["next", "active", "retired", "removed"]
 

@@ -52,12 +52,16 @@ def create_app(settings: Settings | None = None) -> AsgiApp:
 async def compose(settings: Settings, is_draining: Callable[[], bool]) -> Service:
     """Wire one process. Raises what ``bootstrap`` raises."""
     storage = open_storage(settings)
-    signing_keys = open_signing_keys(settings, storage.keys)
     try:
-        ring = await signing_keys.load()
+        return await _compose_on(storage, settings, is_draining)
     except BaseException:
         storage.close()
         raise
+
+
+async def _compose_on(storage: Storage, settings: Settings, is_draining: Callable[[], bool]) -> Service:
+    signing_keys = open_signing_keys(settings, storage.keys)
+    ring = await signing_keys.load()
     pool = HashPool(hash_threads(settings.workers))
     issuer = Issuer(ring.active, settings.issuer_url, settings.tokens, secrets.token_bytes)
     verifier = Verifier.from_keys(ring.verifying, settings.issuer_url, settings.audience)

@@ -112,9 +112,11 @@ class SigningKeys:
         if self._is_due():
             await self.rotate()
 
-    async def rotate(self) -> Rotation:
-        """Publish the next key; it signs when everybody has had the time to fetch it. Raises as ``load``."""
-        key: SigningKey | None = None
+    async def rotate(self, key: SigningKey | None = None) -> Rotation:
+        """Publish the next key; it signs when everybody has had the time to fetch it. Raises as ``load``.
+
+        In: a key that was made already, or None.
+        """
         while True:
             await self._require_keys()
             now_ms = self._clock()
@@ -170,14 +172,18 @@ class SigningKeys:
 
         While the database does not answer, or a ring cannot be used, the last good one stays.
         """
+        making: asyncio.Task[SigningKey] | None = None
         while True:
             await asyncio.sleep(self._until_next_look_s())
             try:
                 if await self._has_changed():
                     await self._read()
                     use(self._ring())
-                if self._is_my_turn():
-                    await self.rotate()
+                if making is None and self._is_my_turn():
+                    making = asyncio.create_task(self._make_key())  # following goes on meanwhile
+                if making is not None and making.done():
+                    made, making = making, None
+                    await self.rotate(made.result())
                 await self._erase_removed()
             except Exception as error:  # noqa: BLE001 - whatever it is, a worker that follows no more must not come of it
                 self._tell(str(error) if isinstance(error, FastauthError) else type(error).__name__)
@@ -271,9 +277,13 @@ class SigningKeys:
         return wrap_key(key, self._load_master(may_create), secrets.token_bytes(_NONCE_BYTES), now_ms, activates_ms)
 
     async def _erase_removed(self) -> None:
+        """Only of keys that somebody removed: that the usual course is over may be the error of one node's clock, and
+        erasing cannot be undone.
+        """
         now_ms = self._clock()
         erasable = {life.kid for life in self._lives if life.is_erasable_at(now_ms)}
-        kids = [row.kid for row in self._stored if row.kid in erasable and row.wrapped_private]
+        decided = {row.kid for row in self._stored if row.removes_ms is not None}
+        kids = [row.kid for row in self._stored if row.kid in erasable & decided and row.wrapped_private]
         if kids:
             await self._store.erase_private(kids)
             self._stored = tuple(

@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from fastauth import core
-from fastauth.jose.claims import Claims, check_access_claims
+from fastauth.jose.claims import MAX_LEEWAY_S, Claims, check_access_claims
 from fastauth.jose.jws import JwsVerifier, token_bytes
 from fastauth.jose.keys import VerifyingKey
 from fastauth.jose.keyset import KeySet
@@ -15,7 +15,6 @@ from fastauth.jose.refusals import KeyRefused, KeysUnavailable, TokenRefused
 from fastauth.verifier.jwks_client import JwksClient
 from fastauth.verifier.revocations import Revocations
 
-MAX_LEEWAY_S: Final = 60
 SEEN_TOKENS_BYTES: Final = 16 * 1024 * 1024
 # What an entry of the cache occupies beside the token and its payload: objects, strings, the answer of /verify.
 _ENTRY_BYTES: Final = 1_280
@@ -56,7 +55,7 @@ class Verifier:
         Keys that cannot verify these tokens are skipped. From a URL nothing is fetched yet: the first verification
         does, then a background thread before the issuer's max-age is over.
         Raises KeyRefused when no key is left, a ``kid`` stands twice or the URL cannot be used; TypeError or ValueError
-        for a leeway that is not whole or out of range.
+        for a leeway or cache that is not whole or out of range, an issuer or audience that is no text.
         """
         if isinstance(keys, str):
             self._source: JwksClient | None = JwksClient(keys, self.use_keys)
@@ -107,11 +106,14 @@ class Verifier:
         self._clock = clock
         self._revocations = Revocations() if revocations is None else revocations
         self._seen = core.SeenTokens(cache_bytes, self._is_still_good)
-        self._revocations.watch(self._seen.invalidate)
+        self._revocations.watch(self._look_again)
 
     def use_keys(self, keys: KeySet) -> None:
         """Verify with these keys from now on; a token of a key that is gone is refused at once."""
         self._jws = JwsVerifier(keys)
+        self._look_again()
+
+    def _look_again(self) -> None:
         self._seen.invalidate()
 
     @property
@@ -133,8 +135,8 @@ class Verifier:
         try:
             return self._accept_fetched(source, token).claims
         except TokenRefused as refusal:
-            if refusal.code != "key" or (asked is self._jws and not source.may_fetch()):
-                raise  # else others may have brought the key meanwhile, or it can be fetched
+            if not self._is_worth_a_fetch(source, asked, token, refusal):
+                raise
         source.fetch()
         return self._accept_fetched(source, token).claims
 
@@ -149,10 +151,18 @@ class Verifier:
         try:
             return self._accept_fetched(source, token).claims
         except TokenRefused as refusal:
-            if refusal.code != "key" or (asked is self._jws and not source.may_fetch()):
-                raise  # else others may have brought the key meanwhile, or it can be fetched
+            if not self._is_worth_a_fetch(source, asked, token, refusal):
+                raise
         await source.fetch_async()
         return self._accept_fetched(source, token).claims
+
+    def _is_worth_a_fetch(
+        self, source: JwksClient, asked: JwsVerifier, token: str | bytes, refusal: TokenRefused
+    ) -> bool:
+        """Whether others have brought newer keys meanwhile, or the token names a key that may be fetched."""
+        if refusal.code != "key" or not asked.is_of_unknown_key(token_bytes(token)):
+            return False
+        return asked is not self._jws or source.may_fetch()
 
     def _accept_fetched(self, source: JwksClient, token: str | bytes) -> Accepted:
         if not source.has_keys:

@@ -198,8 +198,10 @@ def parse_jwks_url(url: str) -> SplitResult:
         is_plain = url.isascii() and url.isprintable() and " " not in url and parts.port != 0
     except ValueError:
         is_plain = False
-    if not is_plain or not parts.hostname or "@" in parts.netloc or parts.fragment:
+    if not is_plain or not parts.hostname:
         raise KeyRefused("keys must be a JWKS as a dict, or the URL of one")
+    if "@" in parts.netloc or parts.fragment:
+        raise KeyRefused("the URL of a JWKS has no user and no fragment")
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname)):
         raise KeyRefused("a JWKS is fetched over https only (http to this machine)")
     return parts
@@ -207,7 +209,10 @@ def parse_jwks_url(url: str) -> SplitResult:
 
 def parse_jwks(body: bytes) -> KeySet:
     """The usable keys of a document. Raises KeyRefused."""
-    if core.scan_json(body, _DEPTH) != core.JSON_OK:
+    problem = core.scan_json(body, _DEPTH)
+    if problem == core.JSON_TOO_MANY:
+        raise KeyRefused(f"the JWKS has more members than are taken ({core.MAX_JSON_MEMBERS}: about 70 keys)")
+    if problem != core.JSON_OK:
         raise KeyRefused("the JWKS is not strict JSON")
     try:
         return KeySet.from_jwks(_decode(body))

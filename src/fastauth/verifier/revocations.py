@@ -1,10 +1,12 @@
 """What has been revoked before it expired, in memory: asked at every verification, without I/O."""
 
+import inspect
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Literal
 
-from fastauth.jose.claims import Claims
+from fastauth.jose.claims import MAX_LEEWAY_S, Claims
 
 Kind = Literal["jti", "sid", "sub", "client_id"]
 
@@ -22,7 +24,7 @@ class Revocations:
         self._revoked: dict[Kind, dict[str, tuple[float, int]]] = {"jti": {}, "sid": {}, "sub": {}, "client_id": {}}
         self._is_empty = True  # as nearly always: then nothing is looked up
         self._lock = threading.Lock()
-        self._watchers: list[Callable[[], None]] = []
+        self._watchers: list[Callable[[], Callable[[], None] | None]] = []
 
     def __len__(self) -> int:
         return sum(len(names) for names in self._revoked.values())
@@ -44,10 +46,10 @@ class Revocations:
         self._revoke("client_id", client_id, issued_until_s, until_s)
 
     def forget_expired(self, now_s: int) -> None:
-        """Drop what no living token can have any more."""
+        """Drop what no living token can have any more, at any verifier's leeway. To be called now and then."""
         with self._lock:
             for names in self._revoked.values():
-                for name in [name for name, entry in names.items() if entry[1] <= now_s]:
+                for name in [name for name, entry in names.items() if entry[1] + MAX_LEEWAY_S <= now_s]:
                     del names[name]
             self._is_empty = not len(self)
 
@@ -64,16 +66,20 @@ class Revocations:
         )
 
     def watch(self, changed: Callable[[], None]) -> None:
-        """Call ``changed`` after every revocation."""
-        self._watchers.append(changed)
+        """Call ``changed`` after every revocation. A method is let go of with its object."""
+        is_method = inspect.ismethod(changed)
+        self._watchers.append(weakref.WeakMethod(changed) if is_method else lambda: changed)
 
     def _revoke(self, kind: Kind, name: str, issued_until_s: float, until_s: int) -> None:
         with self._lock:
             before_s, known_until_s = self._revoked[kind].get(name, (0.0, 0))
             self._is_empty = False
             self._revoked[kind][name] = (max(before_s, issued_until_s), max(known_until_s, until_s))
-        for changed in self._watchers:
-            changed()
+            self._watchers = [watcher for watcher in self._watchers if watcher() is not None]
+            watchers = list(self._watchers)
+        for watcher in watchers:
+            if (changed := watcher()) is not None:
+                changed()
 
 
 def _is_hit(names: dict[str, tuple[float, int]], name: str | None, iat_s: int | None) -> bool:

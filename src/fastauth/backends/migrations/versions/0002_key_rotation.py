@@ -21,6 +21,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    # The schema before knows no removal: a removed key would verify again.
+    op.execute("DELETE FROM signing_keys WHERE removes_ms IS NOT NULL OR length(wrapped_private) = 0")
     op.add_column("signing_keys", sa.Column("created_at", sa.BigInteger, nullable=False, server_default="0"))
     op.execute("UPDATE signing_keys SET created_at = published_ms / 1000")
     for column in ("published_ms", "activates_ms", "removes_ms"):
