@@ -544,9 +544,9 @@ cdef object judge(
     sid = claims.get("sid", ABSENT)
     scope = claims.get("scope", ABSENT)
     client_id = claims.get("client_id", ABSENT)
-    if not (is_text(iss) and is_text(sub)):
+    if not (is_text(iss) and is_text(sub) and is_text_or_absent(jti) and is_text_or_absent(sid)):
         return CLAIMS_MALFORMED
-    if not (is_text_or_absent(jti) and is_text_or_absent(sid) and is_text_or_absent(scope) and is_text_or_absent(client_id)):
+    if not (is_text_or_absent(scope) and is_text_or_absent(client_id)):
         return CLAIMS_MALFORMED
     if type(aud) is str:
         audiences = (audience if aud == audience else aud,)     # one object for all tokens: a cache holds many
