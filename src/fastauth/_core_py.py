@@ -160,8 +160,8 @@ def scan_json(data: bytes, max_depth: int = MAX_JSON_DEPTH, max_members: int = M
     msgspec keeps the last of two equal names; RFC 7493 section 2.3 forbids them, RFC 7515 section 4 and RFC 7519
     section 4 let a token be refused for them, and this is why: two parsers that choose differently disagree about who
     logged in. Names are compared with their escapes resolved, so ``"a"`` equals ``"\u0061"``. The whole document must
-    be UTF-8 (RFC 8259 section 8.1): the decoder does not look into members that it skips. The scan looks only at strings,
-    brackets and commas; whether the rest is JSON is the decoder's word.
+    be UTF-8 (RFC 8259 section 8.1): the decoder does not look into members that it skips. The scan looks only at
+    strings, brackets and commas; whether the rest is JSON is the decoder's word.
 
     In: ``data`` the document; ``max_depth`` open containers at once (1 to ``MAX_JSON_DEPTH``);
     ``max_members`` names in the whole document (1 to ``MAX_JSON_MEMBERS``), which also bounds the
