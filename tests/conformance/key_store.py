@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from fastauth.domain.errors import Conflict
-from fastauth.domain.ports import KeyStore, StoredKey
+from fastauth.domain.ports import KeyStore, RingPolicy, StoredKey
 from tests.conformance.user_store import run
 
 LATEST_MS = (1 << 53) - 1
@@ -124,4 +124,12 @@ class KeyStoreSuite:
         run(keys.erase_private([]))
         empty = [stored_key(kid, wrapped_private=b"") for kid in "ac"]
         assert self.ring(keys) == [empty[0], stored_key("b"), empty[1]]
+        assert run(keys.ring_version()) == version
+
+    def test_the_policy_is_the_last_one_saved_and_changes_no_version(self, keys: KeyStore) -> None:
+        version = run(keys.ring_version())
+        assert run(keys.find_policy()) is None
+        for policy in (RingPolicy("RS256", 362), RingPolicy("ES256", 10)):
+            run(keys.save_policy(policy))
+            assert run(keys.find_policy()) == policy
         assert run(keys.ring_version()) == version

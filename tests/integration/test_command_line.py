@@ -220,6 +220,15 @@ def _commands(group: click.Group, path: str = "fastauth") -> Iterator[tuple[str,
             yield f"{path} {name}", command
 
 
+def test_a_token_in_the_wrong_place_is_not_repeated(tmp_path: Path) -> None:
+    token = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhZG1pbiJ9.c2lnbmF0dXJl"
+    for arguments in (["token", "verify", token], ["token", "inspect", token], ["token", token], [token]):
+        done = subprocess.run([FASTAUTH, *arguments], capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 2
+        assert token not in done.stdout + done.stderr
+        assert done.stderr.count("\n") == 1
+
+
 def test_no_option_and_no_argument_takes_a_secret() -> None:
     commands = dict(_commands(cli))
     assert len(commands) >= 11

@@ -134,14 +134,15 @@ def test_the_next_key_is_published_so_early_that_it_signs_when_the_period_is_ove
     assert due([Key("a", T)], T + at_ms, period_s=None) is False
 
 
-def test_another_algorithm_is_due_at_once_but_nothing_is_while_a_key_waits() -> None:
-    """Or a node with another setting, and a key that waits for longer than a new one would, add keys without end."""
+def test_another_algorithm_is_due_at_once_and_a_period_not_while_a_key_waits() -> None:
     assert due([Key("a", T)], T, alg="ES256")
     assert due([Key("a", T)], T, alg="ES256", period_s=None)
-    for alg in ("RS256", "ES256"):
+    for alg in ("RS256", "ES256", None):
         for other in ("RS256", "ES256"):
-            assert not due([Key("a", T), Key("b", T + 950_000, alg=other)], T + 949_999, alg=alg)
+            waiting = [Key("a", T), Key("b", T + 950_000, alg=other)]
+            assert due(waiting, T + 949_999, alg=alg) == (alg is not None and alg != other)
     assert due([Key("a", T), Key("b", T + 5)], T + 5, alg="ES256")
+    assert not due([Key("a", T), Key("b", T + 5, alg="ES256")], T + 5, alg=None)
     assert due([], T)
 
 

@@ -218,25 +218,65 @@ def test_another_algorithm_in_the_settings_publishes_a_next_key_of_it_once(store
     for _ in range(3):  # restarts
         keys = keys_on(store, clock, alg="ES256")
         assert run(keys.load()).active.kid == old.kid
-        run(keys.rotate_if_due())
+        run(keys.start_serving())
     assert [(key.alg, key.state) for key in run(keys.listed())] == [("Ed25519", "active"), ("ES256", "next")]
     clock.now_ms += AHEAD_MS
     assert run(keys.load()).active.alg == "ES256"
 
 
-def test_a_key_of_another_algorithm_that_waits_longer_is_not_overtaken_and_never_makes_keys_without_end(
-    store: Store, clock: Clock
-) -> None:
+def test_a_key_of_another_algorithm_that_waits_longer_is_not_overtaken(store: Store, clock: Clock) -> None:
     run(keys_on(store, clock).load())
     run(keys_on(store, clock, publish_ahead_s="5000").rotate())
     keys = keys_on(store, clock, alg="ES256")
     for _ in range(3):
         run(keys.load())
-        run(keys.rotate_if_due())
-    assert len(run(keys.listed())) == 2
-    made, again = run(keys.rotate()), run(keys.rotate())
-    assert (made.existed, again.existed, made.kid) == (False, True, again.kid)
-    assert made.activates_ms == T + 5_000_001
+        run(keys.start_serving())
+    listed = run(keys.listed())
+    assert [key.alg for key in listed] == ["Ed25519", "Ed25519", "ES256"]
+    assert listed[-1].activates_ms == T + 5_000_001
+    assert run(keys.rotate()).existed
+
+
+@pytest.mark.usefixtures("quick")
+def test_nodes_that_want_different_algorithms_add_a_key_at_each_start_and_none_while_they_run(
+    store: Store, clock: Clock
+) -> None:
+    nodes = [keys_on(store, clock, alg=alg) for alg in ("RS256", "ES256")]
+    for node in nodes:
+        run(node.load())
+        run(node.start_serving())
+
+    async def follow_together() -> None:
+        async with following(nodes[0]), following(nodes[1]):
+            for _ in range(5):
+                clock.now_ms += AHEAD_MS + 1
+                await asyncio.sleep(0.02)
+
+    run(follow_together())
+    assert [key.alg for key in run(nodes[0].listed())] == ["RS256", "ES256"]
+
+
+def test_a_command_rotates_as_the_servers_do_whatever_its_own_settings_are(store: Store, clock: Clock) -> None:
+    server = keys_on(store, clock, alg="ES256", publish_ahead_s="5000")
+    run(server.load())
+    run(server.start_serving())
+    command = keys_on(store, clock)
+    made = run(command.rotate())
+    assert made.activates_ms == T + 5_000_000
+    run(command.rotate_now())
+    assert {key.alg for key in run(command.listed())} == {"ES256"}
+
+
+def test_a_server_that_publishes_for_a_shorter_time_than_before_rotates_as_before_once_more(
+    store: Store, clock: Clock
+) -> None:
+    before = keys_on(store, clock, publish_ahead_s="5000")
+    run(before.load())
+    run(before.start_serving())
+    shorter = keys_on(store, clock, alg="ES256", publish_ahead_s="400")
+    run(shorter.load())
+    run(shorter.start_serving())
+    assert run(shorter.listed())[-1].activates_ms == T + 5_000_000
 
 
 # ------------------------------------------------------------------ others change the ring meanwhile

@@ -1,6 +1,8 @@
 """``Verifier``: which tokens are good, judged claim by claim; times are handed in, nothing waits."""
 
+import copy
 import json
+import pickle
 import time
 import tracemalloc
 from collections.abc import Mapping
@@ -489,3 +491,20 @@ def test_every_claim_that_was_accepted_can_be_read_back(signing_key: SigningKey)
 def test_a_number_that_no_reader_could_hold_is_refused_in_any_claim(signing_key: SigningKey) -> None:
     """Or it would pass here and fail in the hands of the service that asks for a claim."""
     assert code_of(signing_key, raw_claims('"x":1e400')) == "malformed"
+
+
+def test_a_refusal_crosses_to_other_processes_and_can_be_copied() -> None:
+    for refusal in (pickle.loads(pickle.dumps(TokenRefused("expired"))), copy.copy(TokenRefused("expired"))):  # noqa: S301
+        assert (refusal.code, str(refusal)) == ("expired", "the token has expired")
+
+
+def test_an_issuer_or_an_audience_of_nothing_is_refused_when_the_verifier_is_made(signing_key: SigningKey) -> None:
+    for issuer, audience in (("", AUDIENCE), (ISSUER, "")):
+        with pytest.raises(ValueError, match="empty"):
+            Verifier({"keys": [signing_key.public_jwk]}, issuer, audience)
+
+
+def test_claims_are_no_sequence(signing_key: SigningKey) -> None:
+    claims = verifier_at(signing_key, NOW_S).verify(token_of(signing_key))
+    with pytest.raises(TypeError):
+        list(claims)  # type: ignore[call-overload]

@@ -319,6 +319,12 @@ def test_malformed_tokens_cause_no_fetch(issuer: Issuer, key: SigningKey) -> Non
     assert len(issuer.requests) == 1
 
 
+def test_nobody_waits_for_keys_with_what_no_key_could_make_good(issuer: Issuer) -> None:
+    verifier, _ = verifier_of(issuer)
+    assert {code_of(verifier, token) for token in (b"x", b"a.b.c", b"x" * 10_000)} == {"malformed", "too_large"}
+    assert issuer.requests == []
+
+
 def test_a_token_that_names_no_key_causes_no_fetch(issuer: Issuer, key: SigningKey) -> None:
     verifier, clock = verifier_of(issuer)
     assert code_of(verifier, token_by(key)) is None

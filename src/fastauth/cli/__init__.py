@@ -4,6 +4,7 @@ Exit 0 done, 1 refused or failed, 2 wrong usage; an error is one line on standar
 """
 
 import os
+import re
 import sys
 import traceback
 from importlib import import_module
@@ -21,6 +22,9 @@ _COMMANDS = {
     "check-config": "fastauth.cli.config:check_config",
     "migrate": "fastauth.cli.config:migrate",
 }
+
+
+_LONG = re.compile(r"[\w.+/=~-]{40,}")
 
 
 class _LazyGroup(click.Group):
@@ -51,7 +55,9 @@ def main() -> None:
         sys.exit(2)
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "fastauth"
-        _fail(f"{_one_line(error.format_message())}; see: {command} --help", 2)
+        # What was typed may be a token or a password in the wrong place.
+        text = _LONG.sub("(left out)", _one_line(error.format_message()))
+        _fail(f"{text}; see: {command} --help", 2)
     except click.Abort:
         _fail("interrupted; what was done before stays done", 1)
     except click.ClickException as error:

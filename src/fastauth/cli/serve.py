@@ -52,7 +52,7 @@ async def _prepare(settings: Settings) -> str | None:
     try:
         keys = open_signing_keys(settings, storage.keys)
         await keys.load()
-        await keys.rotate_if_due()
+        await keys.start_serving()
         return await add_first_user(settings, storage.users)
     finally:
         storage.close()

@@ -56,7 +56,10 @@ def verify(config: Path | None, data_dir: str | None, as_json: bool) -> None:
     try:
         claims = Verifier.from_keys(keys, settings.issuer_url, settings.audience).verify(_read_token())
     except TokenRefused as refusal:
-        raise click.ClickException(f"refused ({refusal.code}): {refusal}") from None
+        hint = f" than {settings.issuer_url}; is FASTAUTH_ISSUER or FASTAUTH_PORT that of the server?"
+        raise click.ClickException(
+            f"refused ({refusal.code}): {refusal}{hint if refusal.code == 'issuer' else ''}"
+        ) from None
     if as_json:
         click.echo(claims.payload.decode())
     else:
@@ -76,6 +79,8 @@ async def _load_keys(settings: Settings) -> KeySet:
 
 
 def _read_token() -> bytes:
+    if sys.stdin is None:
+        raise click.ClickException("there is no standard input; the token comes on it")
     if sys.stdin.isatty():
         click.echo("fastauth: paste the token, then Enter and Ctrl-D", err=True)
     text = sys.stdin.buffer.read(MAX_TOKEN_BYTES + 3).strip()

@@ -74,6 +74,13 @@ class StoredKey(msgspec.Struct, frozen=True, kw_only=True):
     removes_ms: int | None = None
 
 
+class RingPolicy(msgspec.Struct, frozen=True):
+    """How the servers of this database sign: known to commands too, whose own settings may be others."""
+
+    alg: str
+    publish_ahead_s: int
+
+
 class KeyStore(Protocol):
     """The key ring at rest. Its version is another one after every change."""
 
@@ -89,6 +96,14 @@ class KeyStore(Protocol):
         """Add a key, and set ``removes_ms`` of others by ``kid``; all of it, or, when the ring is no longer the one of
         ``version``, nothing. Out: whether it was done.
         """
+        ...
+
+    async def find_policy(self) -> RingPolicy | None:
+        """What the last server to start signs with, None before the first."""
+        ...
+
+    async def save_policy(self, policy: RingPolicy) -> None:
+        """Replace it. The version stays."""
         ...
 
     async def erase_private(self, kids: Sequence[str]) -> None:

@@ -36,6 +36,8 @@ class Claims(msgspec.Struct, frozen=True, gc=False):
     payload: bytes
     """The claims as the JSON text that was signed."""
 
+    __iter__ = None  # a claim is asked for by its name; nothing here is a sequence
+
     def __getitem__(self, name: str) -> Any:
         """The value of any claim. Raises KeyError."""
         return _decode_members(self.payload)[name]

@@ -65,6 +65,14 @@ class JwsVerifier:
             self._headers[header_text] = (key, typ)
         return key, typ, payload
 
+    @staticmethod
+    def check_shape(token: bytes) -> None:
+        """Raises TokenRefused for what cannot be a token with any key."""
+        parts = _split(token, MAX_TOKEN_BYTES)
+        if isinstance(parts, int):
+            raise TokenRefused("too_large" if parts == core.TOKEN_TOO_LARGE else "malformed")
+        _parse_header(parts[0])
+
     def is_of_unknown_key(self, token: bytes) -> bool:
         """Whether a token that was refused for its key names one, so that a newer set might have it."""
         return _parse_header(token.partition(b".")[0]).kid is not msgspec.UNSET
@@ -97,12 +105,12 @@ def verify_compact(token: str | bytes, keys: Mapping[str, Any]) -> tuple[dict[st
 
 def token_bytes(token: str | bytes) -> bytes:
     """A token as bytes, its size judged before it is copied. Raises TokenRefused or TypeError."""
-    if type(token) is bytes:
-        return token
-    if type(token) is not str:
+    if type(token) is not bytes and type(token) is not str:
         raise TypeError("token must be str or bytes")
     if len(token) > MAX_TOKEN_BYTES:
         raise TokenRefused("too_large")
+    if isinstance(token, bytes):
+        return token
     if not token.isascii():
         raise TokenRefused("malformed")
     return token.encode()

@@ -1,6 +1,6 @@
 """Why a token or a key is refused. No message ever contains the token or the key."""
 
-from typing import Literal
+from typing import Literal, cast
 
 from fastauth.domain.errors import FastauthError
 
@@ -41,6 +41,10 @@ class TokenRefused(FastauthError):
     def __init__(self, code: TokenCode) -> None:
         super().__init__(_TOKEN_TEXTS[code])
         self.code = code
+
+    def __reduce__(self) -> tuple[type["TokenRefused"], tuple[TokenCode]]:
+        """It crosses to other processes (a pool's worker raises it)."""
+        return TokenRefused, (cast("TokenCode", self.code),)
 
 
 class KeyRefused(FastauthError):

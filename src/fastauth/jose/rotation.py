@@ -125,21 +125,17 @@ def next_change_ms(lives: Sequence[KeyLife], now_ms: int) -> int | None:
 
 
 def is_rotation_due(
-    lives: Sequence[KeyLife], now_ms: int, *, alg: str, period_s: int | None, publish_ahead_s: int
+    lives: Sequence[KeyLife], now_ms: int, *, alg: str | None, period_s: int | None, publish_ahead_s: int
 ) -> bool:
-    """Whether it is time to publish a next key: the one that signs is of another algorithm than is wanted, or will
-    have signed for ``period_s`` by the time that the next one may.
-
-    Never while a key waits to sign: nodes that want different algorithms would else add keys without end.
+    """Whether it is time to publish a next key: the newest is of another algorithm than is wanted (None: any will do),
+    or signs and will have done so for ``period_s`` by the time that the next one may.
     """
     newest = _newest(lives, now_ms)
-    if newest is None:
+    if newest is None or (alg is not None and newest.alg != alg):
         return True
     if newest.state_at(now_ms) == "next":
         return False
-    return newest.alg != alg or (
-        period_s is not None and now_ms >= newest.activates_ms + (period_s - publish_ahead_s) * 1000
-    )
+    return period_s is not None and now_ms >= newest.activates_ms + (period_s - publish_ahead_s) * 1000
 
 
 def waiting_key(lives: Sequence[KeyLife], now_ms: int, alg: str) -> KeyLife | None:

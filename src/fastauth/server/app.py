@@ -62,6 +62,7 @@ async def compose(settings: Settings, is_draining: Callable[[], bool]) -> Servic
 async def _compose_on(storage: Storage, settings: Settings, is_draining: Callable[[], bool]) -> Service:
     signing_keys = open_signing_keys(settings, storage.keys)
     ring = await signing_keys.load()
+    await signing_keys.start_serving()
     pool = HashPool(hash_threads(settings.workers))
     issuer = Issuer(ring.active, settings.issuer_url, settings.tokens, secrets.token_bytes)
     verifier = Verifier.from_keys(ring.verifying, settings.issuer_url, settings.audience)

@@ -5,12 +5,13 @@ import random
 import secrets
 import time
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 import msgspec
 
 from fastauth.domain.errors import FastauthError, MasterKeyRefused
-from fastauth.domain.ports import KeyStore, StoredKey
+from fastauth.domain.ports import KeyStore, RingPolicy, StoredKey
+from fastauth.jose.algorithms import Algorithm
 from fastauth.jose.keyring import KeyRing, unwrap_key, wrap_key
 from fastauth.jose.keys import SigningKey
 from fastauth.jose.refusals import KeyRefused
@@ -107,32 +108,49 @@ class SigningKeys:
         await self._require_keys()
         return self._ring()
 
-    async def rotate_if_due(self) -> None:
-        """Publish the next key if its time has come or another algorithm is wanted; to be called after ``load``."""
-        if self._is_due():
-            await self.rotate()
+    async def start_serving(self) -> None:
+        """After ``load``: record how this server signs, and publish the next key if its time has come or another
+        algorithm is wanted. Only here: nodes that disagree for a while must not rotate against each other for ever.
+        """
+        before = await self._store.find_policy()
+        mine = RingPolicy(self._settings.alg, self._settings.publishes_ahead_s)
+        if before != mine:
+            await self._store.save_policy(mine)
+        if self._is_due(self._settings.alg):
+            ahead_s = max(mine.publish_ahead_s, before.publish_ahead_s if before else 0)
+            await self._rotate(None, self._settings.alg, ahead_s)  # others may still keep the JWKS as long as before
 
     async def rotate(self, key: SigningKey | None = None) -> Rotation:
         """Publish the next key; it signs when everybody has had the time to fetch it. Raises as ``load``.
 
-        In: a key that was made already, or None.
+        In: a key that was made already, or None. A command follows the settings of the servers, not its own.
         """
+        return await self._rotate(key, *await self._policy())
+
+    async def _policy(self) -> tuple[Algorithm, int]:
+        """The algorithm of the servers, and for how long a key is published first."""
+        policy = await self._store.find_policy()
+        if policy is None:
+            return self._settings.alg, self._settings.publishes_ahead_s
+        return cast("Algorithm", policy.alg), max(self._settings.publishes_ahead_s, policy.publish_ahead_s)
+
+    async def _rotate(self, key: SigningKey | None, alg: Algorithm, ahead_s: int) -> Rotation:
         while True:
             await self._require_keys()
             now_ms = self._clock()
-            if (waiting := waiting_key(self._lives, now_ms, self._settings.alg)) is not None:
+            if (waiting := waiting_key(self._lives, now_ms, alg)) is not None:
                 return Rotation(waiting.kid, waiting.activates_ms, True)
             if key is None:  # it takes so long that the plan has to be made afterwards
-                key = await self._make_key()
+                key = await self._make_key(alg)
                 continue
-            activates_ms = activation_ms(self._stored, now_ms, self._settings.publishes_ahead_s)
+            activates_ms = activation_ms(self._stored, now_ms, ahead_s)
             if await self._store.change_ring(self._version, self._wrap(key, now_ms, activates_ms), {}):
                 return Rotation(key.kid, activates_ms, False)
 
     async def rotate_now(self) -> Rotation:
         """The compromise path: a new key signs at once, every other is refused within 2 s. Raises as ``load``."""
         await self._require_keys()
-        key = await self._make_key()
+        key = await self._make_key((await self._policy())[0])
         while True:
             await self._require_keys()
             now_ms = self._clock()
@@ -180,7 +198,9 @@ class SigningKeys:
                     await self._read()
                     use(self._ring())
                 if making is None and self._is_my_turn():
-                    making = asyncio.create_task(self._make_key())  # following goes on meanwhile
+                    making = asyncio.create_task(
+                        self._make_key((await self._policy())[0])
+                    )  # following goes on meanwhile
                 if making is not None and making.done():
                     made, making = making, None
                     await self.rotate(made.result())
@@ -199,12 +219,13 @@ class SigningKeys:
             return True
         return await self._store.ring_version() != self._used_version
 
-    def _is_due(self) -> bool:
+    def _is_due(self, alg: Algorithm | None = None) -> bool:
+        """Whether the newest key is old enough or, with ``alg``, of another algorithm."""
         tokens = self._settings
         return is_rotation_due(
             self._lives,
             self._clock(),
-            alg=tokens.alg,
+            alg=alg,
             period_s=tokens.rotation_period_s,
             publish_ahead_s=tokens.publishes_ahead_s,
         )
@@ -255,7 +276,7 @@ class SigningKeys:
             return self._parsed[row.kid]
         return unwrap_key(row, self._load_master(False))
 
-    async def _make_key(self) -> SigningKey:
+    async def _make_key(self, alg: Algorithm) -> SigningKey:
         """A new key, unless the master key is not the one of the ring: what another has wrapped locks every server out.
 
         Raises MasterKeyRefused or KeyRefused.
@@ -271,7 +292,7 @@ class SigningKeys:
         else:
             if refusal is not None:
                 raise refusal
-        return await asyncio.to_thread(SigningKey.generate, self._settings.alg)
+        return await asyncio.to_thread(SigningKey.generate, alg)
 
     def _wrap(self, key: SigningKey, now_ms: int, activates_ms: int, *, may_create: bool = False) -> StoredKey:
         return wrap_key(key, self._load_master(may_create), secrets.token_bytes(_NONCE_BYTES), now_ms, activates_ms)

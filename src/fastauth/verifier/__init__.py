@@ -8,7 +8,7 @@ import msgspec
 
 from fastauth import core
 from fastauth.jose.claims import MAX_LEEWAY_S, Claims, check_access_claims
-from fastauth.jose.jws import JwsVerifier, token_bytes
+from fastauth.jose.jws import MAX_TOKEN_BYTES, JwsVerifier, token_bytes
 from fastauth.jose.keys import VerifyingKey
 from fastauth.jose.keyset import KeySet
 from fastauth.jose.refusals import KeyRefused, KeysUnavailable, TokenRefused
@@ -99,6 +99,8 @@ class Verifier:
             raise ValueError(f"leeway_s must be 0 to {MAX_LEEWAY_S}")
         if type(issuer) is not str or type(audience) is not str:
             raise TypeError("issuer and audience must be str")
+        if not issuer or not audience:
+            raise ValueError("issuer and audience must not be empty")
         self._jws = JwsVerifier(keys)
         self._issuer = issuer
         self._audience = audience
@@ -130,6 +132,7 @@ class Verifier:
         if source is None:
             return self.accept(token).claims
         if source.must_wait():
+            self._jws.check_shape(token_bytes(token))  # nobody waits for what no key could make good
             source.fetch()
         asked = self._jws
         try:
@@ -146,6 +149,7 @@ class Verifier:
         if source is None:
             return self.accept(token).claims
         if source.must_wait():
+            self._jws.check_shape(token_bytes(token))
             await source.fetch_async()
         asked = self._jws
         try:
@@ -171,7 +175,7 @@ class Verifier:
 
     def accept(self, token: str | bytes) -> Accepted:
         """As ``verify``, without ever fetching; what it gives is remembered with the token. Raises TokenRefused."""
-        data = token if type(token) is bytes else token_bytes(token)
+        data = token if type(token) is bytes and len(token) <= MAX_TOKEN_BYTES else token_bytes(token)
         now_s = int(self._clock())
         accepted: Accepted | None = self._seen.get(data, now_s)
         return self._accept_unseen(data, now_s) if accepted is None else accepted

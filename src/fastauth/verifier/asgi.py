@@ -33,12 +33,17 @@ class BearerMiddleware:
     ) -> None:
         """In: ``exclude`` the exact paths that need no token: there none is looked at and the claims are None.
 
-        Raises ValueError for a scope or a realm that does not fit into a challenge.
+        Raises ValueError for a scope or a realm that does not fit into a challenge, TypeError for one path in place of
+        several, ValueError for a path that does not begin with a slash.
         """
         self._app = app
         self._bearer = Bearer(verifier, realm)
         self._scopes = as_scopes(scopes)
+        if isinstance(exclude, str | bytes):  # its letters would be taken for paths, and "/" be public
+            raise TypeError('exclude is a list of paths: ["/health"]')
         self._exclude = frozenset(exclude)
+        if not all(path.startswith("/") for path in self._exclude):
+            raise ValueError("a path of exclude begins with a slash")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises NotImplementedError for a kind of connection that ASGI did not have when this was written."""

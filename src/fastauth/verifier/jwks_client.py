@@ -26,6 +26,8 @@ from fastauth.jose.refusals import KeyRefused
 
 MAX_JWKS_BYTES: Final = 256 * 1024
 FETCH_TIMEOUT_S: Final = 5.0
+# So long a caller waits for a fetch while there are keys, though perhaps not the one that its token names.
+PATIENCE_S: Final = 1.0
 # At most one fetch in so much time, whatever tokens come and however often the last one failed.
 MIN_INTERVAL_S: Final = 10.0
 DEFAULT_MAX_AGE_S: Final = 300
@@ -96,20 +98,22 @@ class JwksClient:
 
         While the issuer is down nobody waits: the last good keys serve, and the fetch goes on behind.
         """
-        flight = self._flight_to_wait_for()
+        flight, patience_s = self._flight_to_wait_for()
         if flight is not None:
-            concurrent.futures.wait([flight], self._timeout_s + 1)
+            concurrent.futures.wait([flight], patience_s)
 
     async def fetch_async(self) -> None:
         """As ``fetch``; the event loop goes on, and no thread of its pool is taken."""
-        flight = self._flight_to_wait_for()
+        flight, patience_s = self._flight_to_wait_for()
         if flight is not None:
-            await asyncio.wait([asyncio.wrap_future(flight)], timeout=self._timeout_s + 1)
+            await asyncio.wait([asyncio.wrap_future(flight)], timeout=patience_s)
 
-    def _flight_to_wait_for(self) -> _Flight | None:
+    def _flight_to_wait_for(self) -> tuple[_Flight | None, float]:
+        """The fetch, and how long to wait: not long while there are keys, or any ``kid`` would hold up a thread."""
         is_down = self._is_down()
+        patience_s = self._timeout_s + 1
         flight = self._join_flight()
-        return None if is_down else flight
+        return (None if is_down else flight), min(patience_s, PATIENCE_S) if self.has_keys else patience_s
 
     def after_fork(self) -> None:
         """In a child process: neither who held the lock nor who was fetching is there."""

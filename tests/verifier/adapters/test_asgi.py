@@ -130,3 +130,10 @@ def test_lifespan_passes_and_what_is_unknown_does_not(verifier: Verifier) -> Non
     with pytest.raises(NotImplementedError):
         asyncio.run(guarded({"type": "webtransport"}, nothing, nothing))
     assert seen == ["lifespan"]
+
+
+def test_one_path_in_place_of_a_list_is_refused_before_it_opens_every_letter(verifier: Verifier) -> None:
+    with pytest.raises(TypeError, match="list of paths"):
+        BearerMiddleware(application, verifier, exclude="/health")
+    with pytest.raises(ValueError, match="slash"):
+        BearerMiddleware(application, verifier, exclude=["health"])

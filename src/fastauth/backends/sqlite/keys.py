@@ -4,15 +4,18 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 
 from fastauth.backends.sqlite.database import Database
-from fastauth.domain.ports import StoredKey
+from fastauth.domain.ports import RingPolicy, StoredKey
 
 _COLUMNS = "kid, alg, public_jwk, wrapped_private, published_ms, activates_ms, removes_ms"
+_KEY_COLUMNS = ", ".join(f"signing_keys.{name}" for name in _COLUMNS.split(", "))
 # One statement, so that keys and version are of the same moment.
-_LOAD = f"SELECT version, {_COLUMNS} FROM key_ring LEFT JOIN signing_keys ORDER BY activates_ms, kid"  # noqa: S608 - constants only
+_LOAD = f"SELECT version, {_KEY_COLUMNS} FROM key_ring LEFT JOIN signing_keys ORDER BY activates_ms, kid"  # noqa: S608 - constants only
 _VERSION = "SELECT version FROM key_ring"
 _NEXT_VERSION = "UPDATE key_ring SET version = version + 1 WHERE version = ?"
 _ADD = f"INSERT INTO signing_keys ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants only
 _REMOVE = "UPDATE signing_keys SET removes_ms = ? WHERE kid = ?"
+_FIND_POLICY = "SELECT alg, publish_ahead_s FROM key_ring"
+_SAVE_POLICY = "UPDATE key_ring SET alg = ?, publish_ahead_s = ?"
 _ERASE = "UPDATE signing_keys SET wrapped_private = x'' WHERE kid = ?"
 
 
@@ -53,6 +56,14 @@ class SqliteKeyStore:
             return True
 
         return await self._database.write(change)
+
+    async def find_policy(self) -> RingPolicy | None:
+        ((alg, publish_ahead_s),) = self._database.read(_FIND_POLICY)
+        return None if alg is None else RingPolicy(alg, publish_ahead_s)
+
+    async def save_policy(self, policy: RingPolicy) -> None:
+        parameters = (policy.alg, policy.publish_ahead_s)
+        await self._database.write(lambda connection: connection.execute(_SAVE_POLICY, parameters))
 
     async def erase_private(self, kids: Sequence[str]) -> None:
         await self._database.write(lambda connection: connection.executemany(_ERASE, [(kid,) for kid in kids]))

@@ -16,7 +16,13 @@ def upgrade() -> None:
     op.add_column("signing_keys", sa.Column("removes_ms", sa.BigInteger))
     op.execute("UPDATE signing_keys SET published_ms = created_at * 1000, activates_ms = created_at * 1000")
     op.drop_column("signing_keys", "created_at")
-    ring = op.create_table("key_ring", sa.Column("version", sa.BigInteger, nullable=False))
+    ring = op.create_table(
+        "key_ring",
+        sa.Column("version", sa.BigInteger, nullable=False),
+        # How the servers sign and for how long they publish a key first: commands may have other settings.
+        sa.Column("alg", sa.Text),
+        sa.Column("publish_ahead_s", sa.BigInteger),
+    )
     op.bulk_insert(ring, [{"version": 1}])
 
 
