@@ -1,16 +1,18 @@
 """The SQLite file: writes in groups, each job for itself, and errors that are the domain's."""
 
 import asyncio
+import contextlib
 import shutil
 import sqlite3
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fastauth.backends.sqlite.database import MAX_GROUP, MAX_QUEUED, Database, Job
+from fastauth.backends.sqlite.database import MAX_GROUP, MAX_QUEUED, Database, Job, connect
 from fastauth.domain.errors import Conflict, Unavailable
 from tests.backends.locking import locked
 
@@ -270,3 +272,21 @@ def test_a_commit_is_a_full_fsync_in_wal_mode(database: Database) -> None:
         return [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names]
 
     assert asyncio.run(database.write(pragmas)) == ["wal", 2, 1]
+
+
+def test_several_that_open_a_new_file_at_the_same_time_all_get_it(tmp_path: Path) -> None:
+    for number in range(25):
+        path = tmp_path / f"{number}.db"
+        with contextlib.closing(sqlite3.connect(path)) as first:
+            first.execute("CREATE TABLE things (thing)")
+        start = threading.Barrier(4)
+
+        def open_and_close(path: Path = path, start: threading.Barrier = start) -> str:
+            start.wait()
+            with contextlib.closing(connect(path, 50)) as connection:
+                mode: str = connection.execute("PRAGMA journal_mode").fetchone()[0]
+                return mode
+
+        with ThreadPoolExecutor(4) as threads:
+            opened = [threads.submit(open_and_close) for _ in range(4)]
+        assert [one.result() for one in opened] == ["wal"] * 4

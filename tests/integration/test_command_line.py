@@ -808,7 +808,8 @@ def test_commands_that_meet_on_a_new_directory_all_work(tmp_path: Path) -> None:
         for i in range(3)
     ]
     errors = [process.communicate(timeout=60)[1] for process in processes]
-    assert ([process.returncode for process in processes], errors) == ([0] * 3, [""] * 3)
+    assert errors == [""] * 3
+    assert [process.returncode for process in processes] == [0] * 3
     assert count_users(tmp_path / "new") == 3
 
 

@@ -10,6 +10,7 @@ import contextlib
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -23,6 +24,7 @@ Job = Callable[[sqlite3.Connection], T]
 READ_BUSY_TIMEOUT_MS: Final = 50
 WRITE_BUSY_TIMEOUT_MS: Final = 3_000
 MAX_GROUP: Final = 256
+_SWITCH_RETRY_S: Final = 0.01
 _TAKEN: Final = frozenset({sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY})
 MAX_QUEUED: Final = 10_000
 
@@ -33,7 +35,7 @@ def connect(path: Path, busy_timeout_ms: int) -> sqlite3.Connection:
     try:
         # The first switch to WAL waits for every reader: several commands may start on a new database at once.
         connection.execute(f"PRAGMA busy_timeout={WRITE_BUSY_TIMEOUT_MS}")
-        connection.execute("PRAGMA journal_mode=WAL")
+        _switch_to_wal(connection)
         connection.execute(f"PRAGMA busy_timeout={busy_timeout_ms}")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
@@ -41,6 +43,19 @@ def connect(path: Path, busy_timeout_ms: int) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    """Two that switch at once would wait for each other, so SQLite refuses one of them without waiting at all."""
+    deadline = time.monotonic() + WRITE_BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                raise
+            time.sleep(_SWITCH_RETRY_S)
 
 
 def as_domain_error(error: sqlite3.Error, path: Path) -> FastauthError:
