@@ -631,7 +631,8 @@ cdef class _Seen:
 cdef class SeenTokens:
     """Accepted tokens, bounded in bytes and scan-resistant (S3-FIFO).
 
-    See the twin in ``_core_py.py`` for arguments, results, errors and source.
+    See the twin in ``_core_py.py`` for arguments, results, errors and source. It has no lock because it holds the GIL:
+    nothing between taking an entry from its queue and accounting for it may call into Python.
     """
     cdef dict _entries
     cdef object _probation
