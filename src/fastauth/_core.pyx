@@ -11,12 +11,14 @@ function means exactly what its readable twin in ``_core_py.py`` says, and
 from collections import OrderedDict, deque
 
 cimport cython
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.long cimport PyLong_AsLongLongAndOverflow
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.math cimport ceil, floor
-from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t
-from libc.string cimport memchr, memcmp
+from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memchr, memcmp, memcpy
 
 IMPLEMENTATION = "cython"
 
@@ -89,6 +91,524 @@ def gcra(tat_us, now_us, emission_us, burst, cost):
         raise ValueError("cost is out of range")
     verdict = decide(tat, now, emission, size, units)
     return (verdict.allowed != 0, verdict.tat_us, verdict.remaining, verdict.retry_after_us)
+
+
+# ------------------------------------------------- rates, decisions, the table
+
+cdef extern from *:
+    """
+    #include <stdint.h>
+    #include <time.h>
+
+    typedef struct { uint64_t key; int64_t when; } fastauth_slot;
+
+    typedef union { fastauth_slot slot; unsigned __int128 both; } fastauth_pair;
+
+    #if defined(__x86_64__)
+    __attribute__((target("cx16")))      /* every x86-64 since 2006; without it gcc would call libatomic */
+    #elif !defined(__aarch64__)
+    #error "fastauth needs a 128-bit compare-and-swap: x86-64 or AArch64"
+    #endif
+    static int fastauth_swap(fastauth_slot *at, uint64_t key, int64_t when, uint64_t new_key, int64_t new_when)
+    {
+        fastauth_pair old = {{key, when}}, new = {{new_key, new_when}};
+        return __sync_bool_compare_and_swap((unsigned __int128 *)at, old.both, new.both);
+    }
+
+    #define fastauth_key(at) __atomic_load_n(&(at)->key, __ATOMIC_SEQ_CST)
+    #define fastauth_when(at) __atomic_load_n(&(at)->when, __ATOMIC_SEQ_CST)
+    #define fastauth_add(at, n) __atomic_add_fetch(at, n, __ATOMIC_SEQ_CST)
+    #define fastauth_prefetch(at) __builtin_prefetch(at)
+
+    static inline int64_t fastauth_clock_us(void)
+    {
+        struct timespec now;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+    }
+    """
+    ctypedef struct Slot "fastauth_slot":
+        uint64_t key
+        int64_t when
+    bint swap "fastauth_swap"(
+        Slot *at, uint64_t key, int64_t when, uint64_t new_key, int64_t new_when
+    ) noexcept nogil
+    uint64_t key_of "fastauth_key"(const Slot *at) noexcept nogil
+    int64_t when_of "fastauth_when"(const Slot *at) noexcept nogil
+    uint64_t add_atomically "fastauth_add"(uint64_t *at, uint64_t n) noexcept nogil
+    void prefetch "fastauth_prefetch"(const Slot *at) noexcept nogil
+    int64_t clock_us "fastauth_clock_us"() noexcept nogil
+
+
+cdef class Rate:
+    """A token bucket's two numbers.
+
+    See the twin in ``_core_py.py``.
+    """
+    cdef readonly int64_t emission_us
+    cdef readonly int64_t burst
+
+    def __init__(self, emission_us, burst):
+        cdef int64_t emission = as_int64(emission_us, "emission_us")
+        cdef int64_t size = as_int64(burst, "burst")
+        if not 1 <= emission <= _MAX_EMISSION_US:
+            raise ValueError("emission_us is out of range")
+        if not 1 <= size <= _MAX_WINDOW_US // emission:
+            raise ValueError("burst is out of range")
+        self.emission_us = emission
+        self.burst = size
+
+    @property
+    def window_us(self):
+        """How long an empty bucket takes to fill."""
+        return self.emission_us * self.burst
+
+
+@cython.freelist(64)
+@cython.no_gc
+cdef class Decision:
+    """What a bucket said.
+
+    See the twin in ``_core_py.py``.
+    """
+    cdef readonly bint allowed
+    cdef readonly int64_t remaining
+    cdef readonly int64_t retry_after_us
+
+    def __init__(self, bint allowed, int64_t remaining, int64_t retry_after_us):
+        self.allowed = allowed
+        self.remaining = remaining
+        self.retry_after_us = retry_after_us
+
+    @property
+    def retry_after_s(self):
+        """Seconds after which the same request is admitted, if nobody else takes tokens; 0.0 when it was."""
+        return self.retry_after_us / 1e6
+
+    def __eq__(self, other):
+        if type(other) is not Decision:
+            return NotImplemented
+        cdef Decision that = <Decision>other
+        return (
+            self.allowed == that.allowed
+            and self.remaining == that.remaining
+            and self.retry_after_us == that.retry_after_us
+        )
+
+    def __hash__(self):
+        return hash((self.allowed, self.remaining, self.retry_after_us))
+
+    def __repr__(self):
+        return f"Decision(allowed={self.allowed}, remaining={self.remaining}, retry_after_s={self.retry_after_s})"
+
+
+cdef inline Decision decision_of(BucketVerdict verdict):
+    cdef Decision decision = Decision.__new__(Decision)
+    decision.allowed = verdict.allowed
+    decision.remaining = verdict.remaining
+    decision.retry_after_us = verdict.retry_after_us
+    return decision
+
+
+TABLE_HEADER_BYTES = 4096
+TABLE_SLOT_BYTES = 16
+MAX_KEY_BYTES = 1024
+
+cdef enum:
+    HEADER = 4096
+    CLAIMS_AT = 64           # the counters have a cache line of the header for themselves
+    EVICTIONS_AT = 72
+    IN_LINE = 4              # slots of a cache line
+    LINES = 8                # cache lines in which a key may lie
+    WINDOW = 32
+    KEY_BYTES = 1024
+
+
+cdef inline uint64_t rotate(uint64_t word, int bits) noexcept nogil:
+    return (word << bits) | (word >> (64 - bits))
+
+
+cdef inline void sip_round(uint64_t *v) noexcept nogil:
+    v[0] += v[1]
+    v[1] = rotate(v[1], 13) ^ v[0]
+    v[0] = rotate(v[0], 32)
+    v[2] += v[3]
+    v[3] = rotate(v[3], 16) ^ v[2]
+    v[0] += v[3]
+    v[3] = rotate(v[3], 21) ^ v[0]
+    v[2] += v[1]
+    v[1] = rotate(v[1], 17) ^ v[2]
+    v[2] = rotate(v[2], 32)
+
+
+cdef uint64_t siphash(const uint64_t *secret, const uint8_t *text, Py_ssize_t size) noexcept nogil:
+    cdef uint64_t v[4]
+    cdef uint64_t word
+    cdef Py_ssize_t position = 0
+    v[0] = secret[0] ^ <uint64_t>0x736F6D6570736575
+    v[1] = secret[1] ^ <uint64_t>0x646F72616E646F6D
+    v[2] = secret[0] ^ <uint64_t>0x6C7967656E657261
+    v[3] = secret[1] ^ <uint64_t>0x7465646279746573
+    while position + 8 <= size:
+        memcpy(&word, text + position, 8)
+        v[3] ^= word
+        sip_round(v)
+        v[0] ^= word
+        position += 8
+    word = 0
+    memcpy(&word, text + position, <size_t>(size - position))
+    word |= (<uint64_t>size & 0xFF) << 56
+    v[3] ^= word
+    sip_round(v)
+    v[0] ^= word
+    v[2] ^= 0xFF
+    sip_round(v)
+    sip_round(v)
+    sip_round(v)
+    return v[0] ^ v[1] ^ v[2] ^ v[3]
+
+
+cdef struct Window:
+    uint64_t key             # the hash that is looked for, never 0
+    Slot *lines[LINES]       # in probe order
+
+
+cdef inline Slot *slot_at(Window *window, int position) noexcept nogil:
+    return window.lines[position // IN_LINE] + position % IN_LINE
+
+
+cdef inline int find_key(Window *window, int64_t *when) noexcept nogil:
+    """The position of the key, and the time beside it; -1 when it is nowhere."""
+    cdef int position, line
+    cdef Slot *slot
+    for position in range(WINDOW):
+        if position == IN_LINE:      # most keys lie in their first line; who has to see all waits for all together
+            for line in range(1, LINES):
+                prefetch(window.lines[line])
+        slot = slot_at(window, position)
+        if key_of(slot) == window.key:
+            when[0] = when_of(slot)
+            return position
+    return -1
+
+
+cdef class BucketTable:
+    """Buckets of all processes that share the memory, without a lock.
+
+    See the twin in ``_core_py.py`` for arguments, results, errors and what the methods mean.  A slot is (hash, arrival
+    time) and changes only by a 128-bit compare-and-swap over both, so a process that dies at any instruction leaves a
+    whole slot.  What a lock would make easy is that a key stands in one slot only.  Here a key that is absent is
+    first *claimed*: a free slot gets (hash, negative number that was never used before).  Whoever then looks through
+    the whole window, the claimant or anybody who came upon the claim, and meets no other copy, may turn the claim
+    into a bucket.  Of two claims the lower position stays; of a claim and a bucket, the bucket.  Two processes that
+    claim at the same time each look after they have written, so at least one of them sees the other.
+    """
+    cdef Py_buffer _view
+    cdef bint _has_view
+    cdef Slot *_slots
+    cdef uint64_t *_claims
+    cdef uint64_t *_evictions
+    cdef uint64_t _line_mask
+    cdef uint64_t _secret[2]
+
+    def __cinit__(self):
+        self._has_view = False
+
+    def __init__(self, memory, descriptor, hash_key):
+        cdef int64_t lines
+        if type(hash_key) is not bytes or len(hash_key) != 16:
+            raise ValueError("hash_key must be 16 bytes")
+        as_int64(descriptor, "descriptor")
+        if self._has_view:
+            raise ValueError("the table is open already")
+        PyObject_GetBuffer(memory, &self._view, PyBUF_WRITABLE)
+        self._has_view = True
+        lines = (self._view.len - HEADER) // (IN_LINE * <int64_t>sizeof(Slot))
+        if lines < LINES or lines & (lines - 1) or HEADER + lines * IN_LINE * <int64_t>sizeof(Slot) != self._view.len:
+            raise ValueError("memory is not a header and a power of two of cache lines")
+        if <size_t>self._view.buf % 64:
+            raise ValueError("memory must begin at a cache line")
+        memcpy(self._secret, PyBytes_AS_STRING(hash_key), 16)
+        self._slots = <Slot *>(<char *>self._view.buf + HEADER)
+        self._claims = <uint64_t *>(<char *>self._view.buf + CLAIMS_AT)
+        self._evictions = <uint64_t *>(<char *>self._view.buf + EVICTIONS_AT)
+        self._line_mask = <uint64_t>lines - 1
+
+    def __dealloc__(self):
+        if self._has_view:
+            PyBuffer_Release(&self._view)
+
+    cdef int open_window(self, object key, Window *window) except -1:
+        cdef const char *text
+        cdef Py_ssize_t size
+        cdef uint64_t line, step
+        cdef int i
+        if type(key) is str:
+            text = PyUnicode_AsUTF8AndSize(key, &size)
+        elif type(key) is bytes:
+            text = PyBytes_AS_STRING(key)
+            size = PyBytes_GET_SIZE(key)
+        else:
+            raise TypeError("key must be str or bytes")
+        if size > KEY_BYTES:
+            raise ValueError("key is longer than 1024 bytes")
+        if not self._has_view:
+            raise ValueError("the table is not open")
+        window.key = siphash(self._secret, <const uint8_t *>text, size)
+        if window.key == 0:
+            window.key = 1
+        line = window.key & self._line_mask
+        step = (window.key >> 32) | 1      # odd, so the lines of a window are distinct
+        for i in range(LINES):
+            window.lines[i] = self._slots + line * IN_LINE
+            line = (line + step) & self._line_mask
+        prefetch(window.lines[0])
+        return 0
+
+    cdef int claim(self, Window *window, int64_t now_us, int64_t *when) noexcept nogil:
+        """Claim the best slot: free, else another's claim, else the bucket nearest to full; -1: try again."""
+        cdef int position, best = -1, rank, best_rank = 3
+        cdef int64_t time_us, best_time_us = 0, unused
+        cdef uint64_t key, best_key = 0
+        cdef Slot *slot
+        for position in range(WINDOW):
+            slot = slot_at(window, position)
+            key = key_of(slot)
+            time_us = when_of(slot)
+            if key == 0 or 0 <= time_us <= now_us:
+                rank = 0
+            elif time_us < 0:
+                rank = 1
+            else:
+                rank = 2
+            if rank < best_rank or (rank == 2 and best_rank == 2 and time_us < best_time_us):
+                best, best_rank, best_time_us, best_key = position, rank, time_us, key
+                if rank == 0:
+                    break
+        unused = -<int64_t>add_atomically(self._claims, 1)
+        if not swap(slot_at(window, best), best_key, best_time_us, window.key, unused):
+            return -1
+        if best_rank == 2:
+            add_atomically(self._evictions, 1)
+        when[0] = unused
+        return best
+
+    cdef bint is_alone(self, Window *window, int position, int64_t when) noexcept nogil:
+        """Whether the claim at ``position`` is the key's only slot; if not, one of the two is gone now."""
+        cdef int other
+        cdef int64_t other_when
+        cdef Slot *slot
+        for other in range(WINDOW):
+            if other == position:
+                continue
+            slot = slot_at(window, other)
+            if key_of(slot) != window.key:
+                continue
+            other_when = when_of(slot)
+            if other_when < 0 and other > position:
+                if swap(slot, window.key, other_when, 0, 0):
+                    continue
+            else:
+                swap(slot_at(window, position), window.key, when, 0, 0)
+            return False
+        return True
+
+    cdef int place(self, Window *window, int64_t given_us, int64_t *when) noexcept nogil:
+        """The position of the key's one slot, claimed if it had none; ``when`` negative for such a claim."""
+        cdef int position
+        while True:
+            position = find_key(window, when)
+            if position < 0:
+                position = self.claim(window, clock_us() if given_us < 0 else given_us, when)
+            if position >= 0 and (when[0] >= 0 or self.is_alone(window, position, when[0])):
+                return position
+
+    def take(self, key, Rate rate not None, cost=1, now_us=None):
+        """Take tokens if there are enough."""
+        cdef int64_t units = as_int64(cost, "cost")
+        cdef int64_t given_us = as_now(now_us)
+        cdef int64_t when = 0, now
+        cdef Window window
+        cdef BucketVerdict verdict
+        cdef Slot *slot
+        cdef int position
+        if not 1 <= units <= rate.burst:
+            raise ValueError("cost is out of range")
+        self.open_window(key, &window)
+        while True:
+            position = self.place(&window, given_us, &when)
+            slot = slot_at(&window, position)
+            now = clock_us() if given_us < 0 else given_us      # after the state was seen, so never older than it
+            verdict = decide(0 if when < 0 else when, now, rate.emission_us, rate.burst, units)
+            if verdict.allowed:
+                if swap(slot, window.key, when, window.key, verdict.tat_us):
+                    return decision_of(verdict)
+            elif key_of(slot) == window.key and when_of(slot) == when:      # a refusal writes nothing
+                return decision_of(verdict)
+
+    def peek(self, key, Rate rate not None, cost=1, now_us=None):
+        """What ``take`` would say."""
+        cdef int64_t units = as_int64(cost, "cost")
+        cdef int64_t now = as_now(now_us)
+        cdef int64_t when = 0
+        cdef Window window
+        if not 1 <= units <= rate.burst:
+            raise ValueError("cost is out of range")
+        self.open_window(key, &window)
+        if find_key(&window, &when) < 0 or when < 0:
+            when = 0
+        if now < 0:
+            now = clock_us()
+        return decision_of(decide(when, now, rate.emission_us, rate.burst, units))
+
+    def charge(self, key, Rate rate not None, cost=1, now_us=None):
+        """Take tokens even if there are not enough; an empty bucket stays empty."""
+        cdef int64_t units = as_int64(cost, "cost")
+        if not 1 <= units <= rate.burst:
+            raise ValueError("cost is out of range")
+        return self.shift(key, rate, units * rate.emission_us, 0, as_now(now_us))
+
+    def raise_debt(self, key, Rate rate not None, debt_us, now_us=None):
+        """Empty the bucket as far as another copy of it is."""
+        cdef int64_t least = as_int64(debt_us, "debt_us")
+        if least < 0:
+            raise ValueError("debt_us is out of range")
+        return self.shift(key, rate, 0, least, as_now(now_us))
+
+    cdef shift(self, key, Rate rate, int64_t more_us, int64_t least_us, int64_t given_us):
+        cdef int64_t when = 0, now, debt, window_us = rate.emission_us * rate.burst
+        cdef Window window
+        cdef int position
+        self.open_window(key, &window)
+        while True:
+            if more_us == 0 and least_us == 0 and find_key(&window, &when) < 0:
+                return 0
+            position = self.place(&window, given_us, &when)
+            now = clock_us() if given_us < 0 else given_us
+            debt = min(max(when - now, <int64_t>0), window_us)      # a claim's is 0
+            debt = min(max(debt + more_us, least_us), window_us)
+            if swap(slot_at(&window, position), window.key, when, window.key, now + debt):
+                return debt
+
+    def debt(self, key, Rate rate not None, now_us=None):
+        """Microseconds until the bucket is full."""
+        cdef int64_t when = 0, now = as_now(now_us)
+        cdef Window window
+        self.open_window(key, &window)
+        if find_key(&window, &when) < 0:
+            return 0
+        if now < 0:
+            now = clock_us()
+        return min(max(when - now, <int64_t>0), rate.emission_us * rate.burst)
+
+    def hold(self, key, until_us, now_us=None):
+        """Count one more."""
+        cdef int64_t until = as_until(until_us), given_us = as_now(now_us), when = 0, count
+        cdef Window window
+        cdef int position
+        self.open_window(key, &window)
+        while True:
+            position = self.place(&window, given_us, &when)
+            count = max(when - until, <int64_t>0) + 1
+            if count > _MAX_HELD:
+                return count
+            if swap(slot_at(&window, position), window.key, when, window.key, until + count):
+                return count
+
+    def release(self, key, until_us):
+        """Count one less."""
+        cdef int64_t until = as_until(until_us), when = 0
+        cdef Window window
+        cdef int position
+        self.open_window(key, &window)
+        while True:
+            position = find_key(&window, &when)
+            if position < 0 or when <= until:
+                return 0
+            if swap(slot_at(&window, position), window.key, when, window.key, when - 1):
+                return when - 1 - until
+
+    def held(self, key, until_us):
+        """The count."""
+        cdef int64_t until = as_until(until_us), when = 0
+        cdef Window window
+        self.open_window(key, &window)
+        return max(when - until, <int64_t>0) if find_key(&window, &when) >= 0 else 0
+
+    @property
+    def evictions(self):
+        """Buckets that were not full and had to make room."""
+        if not self._has_view:
+            raise ValueError("the table is not open")
+        return add_atomically(self._evictions, 0)
+
+
+cdef int64_t _MAX_HELD = 1_000_000
+MAX_HELD = _MAX_HELD
+
+
+cdef inline int64_t as_now(object now_us) except? -2:
+    cdef int64_t now
+    if now_us is None:
+        return -1
+    now = as_int64(now_us, "now_us")
+    if not 0 <= now <= _MAX_NOW_US:
+        raise ValueError("now_us is out of range")
+    return now
+
+
+cdef inline int64_t as_until(object until_us) except? -1:
+    cdef int64_t until = as_int64(until_us, "until_us")
+    if not 1 <= until <= _MAX_NOW_US:
+        raise ValueError("until_us is out of range")
+    return until
+
+
+cdef class SharedCounters:
+    """Counters of all processes that share the memory.
+
+    See the twin in ``_core_py.py``.
+    """
+    cdef Py_buffer _view
+    cdef bint _has_view
+    cdef uint64_t *_cells
+    cdef readonly int64_t count
+
+    def __cinit__(self):
+        self._has_view = False
+
+    def __init__(self, memory, descriptor):
+        as_int64(descriptor, "descriptor")
+        if self._has_view:
+            raise ValueError("the counters are open already")
+        PyObject_GetBuffer(memory, &self._view, PyBUF_WRITABLE)
+        self._has_view = True
+        if <size_t>self._view.buf % 64:
+            raise ValueError("memory must begin at a cache line")
+        self._cells = <uint64_t *>self._view.buf
+        self.count = self._view.len // 8
+
+    def __dealloc__(self):
+        if self._has_view:
+            PyBuffer_Release(&self._view)
+
+    cdef uint64_t *cell(self, index) except NULL:
+        cdef int64_t place = as_int64(index, "index")
+        if not 0 <= place < self.count:
+            raise IndexError("there is no such counter")
+        return self._cells + place
+
+    def add(self, index, amount=1):
+        """Count."""
+        cdef uint64_t *cell = self.cell(index)
+        cdef int64_t more = as_int64(amount, "amount")
+        if more < 0:
+            raise ValueError("amount must not be negative")
+        add_atomically(cell, <uint64_t>more)
+
+    def read(self, index):
+        """What was counted."""
+        return add_atomically(self.cell(index), 0)
 
 
 # -------------------------------------------------------------- claim times

@@ -5,11 +5,16 @@ thousands of inputs, the corners of int64 among them, and compares the two.
 """
 
 import base64
+import contextlib
+import fcntl
 import math
+import mmap
 import re
+import struct
 import threading
+import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 IMPLEMENTATION: Final = "python"
@@ -77,6 +82,341 @@ def gcra(tat_us: int, now_us: int, emission_us: int, burst: int, cost: int) -> t
     if allowed:
         tat_us = after_us
     return allowed, tat_us, (now_us + window_us - tat_us) // emission_us, retry_after_us
+
+
+# ------------------------------------------------- rates, decisions, the table
+
+
+class Rate:
+    """A token bucket's two numbers: microseconds per token (1 to one day), and tokens in a full bucket.
+
+    Raises TypeError for anything but int, ValueError out of range (see ``gcra``).
+    """
+
+    __slots__ = ("burst", "emission_us")
+
+    def __init__(self, emission_us: int, burst: int) -> None:
+        self.emission_us = _int64(emission_us, "emission_us")
+        self.burst = _int64(burst, "burst")
+        if not 1 <= emission_us <= MAX_EMISSION_US:
+            raise ValueError("emission_us is out of range")
+        if not 1 <= burst <= MAX_WINDOW_US // emission_us:
+            raise ValueError("burst is out of range")
+
+    @property
+    def window_us(self) -> int:
+        """How long an empty bucket takes to fill."""
+        return self.emission_us * self.burst
+
+
+class Decision:
+    """What a bucket said: whether the request is admitted, whole tokens remaining, when to come again."""
+
+    __slots__ = ("allowed", "remaining", "retry_after_us")
+
+    def __init__(self, allowed: bool, remaining: int, retry_after_us: int) -> None:
+        self.allowed = allowed
+        self.remaining = remaining
+        self.retry_after_us = retry_after_us
+
+    @property
+    def retry_after_s(self) -> float:
+        """Seconds after which the same request is admitted, if nobody else takes tokens; 0.0 when it was."""
+        return self.retry_after_us / 1e6
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not Decision:
+            return NotImplemented
+        return hash(self) == hash(other) and self._numbers() == other._numbers()
+
+    def __hash__(self) -> int:
+        return hash(self._numbers())
+
+    def _numbers(self) -> tuple[bool, int, int]:
+        return self.allowed, self.remaining, self.retry_after_us
+
+    def __repr__(self) -> str:
+        return f"Decision(allowed={self.allowed}, remaining={self.remaining}, retry_after_s={self.retry_after_s})"
+
+
+TABLE_HEADER_BYTES: Final = 4096
+TABLE_SLOT_BYTES: Final = 16
+MAX_KEY_BYTES: Final = 1024
+MAX_HELD: Final = 1_000_000
+
+_EVICTIONS_AT: Final = 72
+_IN_LINE: Final = 4
+_LINES: Final = 8
+_SLOT: Final = struct.Struct("=Qq")
+_WORD: Final = struct.Struct("=Q")
+_WORD_MASK: Final = (1 << 64) - 1
+
+
+def _rotate(word: int, bits: int) -> int:
+    return (word << bits | word >> (64 - bits)) & _WORD_MASK
+
+
+def _sip_round(a: int, b: int, c: int, d: int) -> tuple[int, int, int, int]:
+    a = (a + b) & _WORD_MASK
+    b = _rotate(b, 13) ^ a
+    a = _rotate(a, 32)
+    c = (c + d) & _WORD_MASK
+    d = _rotate(d, 16) ^ c
+    a = (a + d) & _WORD_MASK
+    d = _rotate(d, 21) ^ a
+    c = (c + b) & _WORD_MASK
+    b = _rotate(b, 17) ^ c
+    return a, b, _rotate(c, 32), d
+
+
+def _siphash(secret: bytes, text: bytes) -> int:
+    """SipHash-1-3 (Aumasson and Bernstein, 2012): 64 bits that nobody without the secret can aim at."""
+    low: int
+    high: int
+    low, high = struct.unpack("=QQ", secret)
+    a, b = low ^ 0x736F6D6570736575, high ^ 0x646F72616E646F6D
+    c, d = low ^ 0x6C7967656E657261, high ^ 0x7465646279746573
+    padded = text + bytes(7 - len(text) % 8) + bytes([len(text) & 0xFF])
+    for (word,) in _WORD.iter_unpack(padded):
+        a, b, c, d = _sip_round(a, b, c, d ^ word)
+        a ^= word
+    c ^= 0xFF
+    for _ in range(3):
+        a, b, c, d = _sip_round(a, b, c, d)
+    return a ^ b ^ c ^ d
+
+
+class _Exclusive:
+    """One thread of one process at a time: the twin's stand-in for atomic instructions."""
+
+    __slots__ = ("_descriptor", "_lock")
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._lock:
+            if self._descriptor < 0:
+                yield
+                return
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
+
+
+class BucketTable:
+    """Token buckets by key, shared by every process that maps the same memory.
+
+    In: ``memory`` writable, ``TABLE_HEADER_BYTES`` and then a power of two of cache lines with four slots each;
+    ``descriptor`` the file behind it, on which the twin locks (the compiled table needs no lock), or -1; ``hash_key``
+    16 secret bytes, the same for all processes, so that nobody can aim keys at one place.
+
+    A slot holds the key's hash and a time on the machine's monotonic clock: when the bucket will be full. A bucket that
+    is full is as good as an empty slot, so what is idle expires by itself. A key may lie in one of 32 slots; when all
+    hold buckets that are not full, the one nearest to full makes room and is counted in ``evictions``.
+
+    ``cost`` is in tokens, 1 to the rate's burst. ``now_us`` replaces the clock, for tests. Keys are str or bytes (a str
+    is its UTF-8) of at most ``MAX_KEY_BYTES``; a bucket is its key's alone, so keys of two limits must differ. Methods
+    raise TypeError for wrong types and ValueError out of range; the bucket is then unchanged.
+    """
+
+    def __init__(self, memory: mmap.mmap, descriptor: int, hash_key: bytes) -> None:
+        if type(hash_key) is not bytes or len(hash_key) != 16:
+            raise ValueError("hash_key must be 16 bytes")
+        lines = (len(memory) - TABLE_HEADER_BYTES) // (_IN_LINE * _SLOT.size)
+        if lines < _LINES or lines & (lines - 1) or TABLE_HEADER_BYTES + lines * _IN_LINE * _SLOT.size != len(memory):
+            raise ValueError("memory is not a header and a power of two of cache lines")
+        self._exclusive = _Exclusive(_int64(descriptor, "descriptor"))
+        self._memory = memory
+        self._lines = lines
+        self._hash_key = hash_key
+
+    def take(self, key: str | bytes, rate: Rate, cost: int = 1, now_us: int | None = None) -> Decision:
+        """Take tokens if there are enough; a refusal changes nothing."""
+        _check_cost(cost, rate)
+        window = self._window(key)
+        with self._exclusive():
+            now = _now_us(now_us)
+            at, when = self._place(window, now)
+            allowed, tat, remaining, retry_us = gcra(when, now, rate.emission_us, rate.burst, cost)
+            if allowed:
+                self._write(at, window[0], tat)
+            return Decision(allowed, remaining, retry_us)
+
+    def peek(self, key: str | bytes, rate: Rate, cost: int = 1, now_us: int | None = None) -> Decision:
+        """What ``take`` would say; nothing changes."""
+        _check_cost(cost, rate)
+        window = self._window(key)
+        with self._exclusive():
+            now = _now_us(now_us)
+            allowed, _, remaining, retry_us = gcra(self._find(window)[1], now, rate.emission_us, rate.burst, cost)
+            return Decision(allowed, remaining, retry_us)
+
+    def charge(self, key: str | bytes, rate: Rate, cost: int = 1, now_us: int | None = None) -> int:
+        """Take tokens even if there are not enough: an empty bucket stays empty, never below. Out: as ``debt``."""
+        _check_cost(cost, rate)
+        return self._shift(key, rate, cost * rate.emission_us, 0, now_us)
+
+    def raise_debt(self, key: str | bytes, rate: Rate, debt_us: int, now_us: int | None = None) -> int:
+        """Empty the bucket as far as another copy of it, which had ``debt_us`` to go until full. Out: as ``debt``."""
+        if _int64(debt_us, "debt_us") < 0:
+            raise ValueError("debt_us is out of range")
+        return self._shift(key, rate, 0, debt_us, now_us)
+
+    def debt(self, key: str | bytes, rate: Rate, now_us: int | None = None) -> int:
+        """Microseconds until the bucket is full, 0 for one that is or was never used."""
+        window = self._window(key)
+        with self._exclusive():
+            return min(max(self._find(window)[1] - _now_us(now_us), 0), rate.window_us)
+
+    def hold(self, key: str | bytes, until_us: int, now_us: int | None = None) -> int:
+        """Count one more under a key that is no bucket's and belongs to this one ``until_us``.
+
+        Out: the count. Beyond ``MAX_HELD`` it is answered but no longer counted. After ``until_us`` on the monotonic
+        clock, in microseconds, the counter is as good as an empty slot: what a killed process held ends with it.
+        """
+        _check_until(until_us)
+        window = self._window(key)
+        with self._exclusive():
+            at, when = self._place(window, _now_us(now_us))
+            count = max(when - until_us, 0) + 1
+            if count <= MAX_HELD:
+                self._write(at, window[0], until_us + count)
+            return count
+
+    def release(self, key: str | bytes, until_us: int) -> int:
+        """Count one less, never below 0. Out: the count."""
+        _check_until(until_us)
+        window = self._window(key)
+        with self._exclusive():
+            at, when = self._find(window)
+            if when <= until_us:
+                return 0
+            self._write(at, window[0], when - 1)
+            return when - 1 - until_us
+
+    def held(self, key: str | bytes, until_us: int) -> int:
+        """The count."""
+        _check_until(until_us)
+        window = self._window(key)
+        with self._exclusive():
+            return max(self._find(window)[1] - until_us, 0)
+
+    @property
+    def evictions(self) -> int:
+        """Buckets that were not full and had to make room, in all processes."""
+        evictions: int = _WORD.unpack_from(self._memory, _EVICTIONS_AT)[0]
+        return evictions
+
+    def _window(self, key: str | bytes) -> tuple[int, list[int]]:
+        """The key's hash, and the offsets of the slots in which it may lie, in probe order."""
+        if type(key) not in (str, bytes):
+            raise TypeError("key must be str or bytes")
+        text = key.encode() if isinstance(key, str) else key
+        if len(text) > MAX_KEY_BYTES:
+            raise ValueError("key is longer than 1024 bytes")
+        hashed = _siphash(self._hash_key, text) or 1  # 0 is an empty slot's
+        step = hashed >> 32 | 1  # odd, so the lines of a window are distinct
+        lines = [(hashed + i * step) % self._lines for i in range(_LINES)]
+        slots = [line * _IN_LINE + i for line in lines for i in range(_IN_LINE)]
+        return hashed, [TABLE_HEADER_BYTES + slot * _SLOT.size for slot in slots]
+
+    def _find(self, window: tuple[int, list[int]]) -> tuple[int, int]:
+        """The offset of the key's slot, -1 for none, and its time, 0 for none."""
+        hashed, offsets = window
+        for offset in offsets:
+            key, when = _SLOT.unpack_from(self._memory, offset)
+            if key == hashed:
+                return offset, when
+        return -1, 0
+
+    def _place(self, window: tuple[int, list[int]], now_us: int) -> tuple[int, int]:
+        """The key's slot, else the one it should get: the first free, else the bucket nearest to full."""
+        offset, when = self._find(window)
+        if offset >= 0:
+            return offset, when
+        best, best_when = -1, _INT64_HIGH
+        for offset in window[1]:
+            key, when = _SLOT.unpack_from(self._memory, offset)
+            if key == 0 or when <= now_us:
+                self._write(offset, window[0], 0)
+                return offset, 0
+            if when < best_when:
+                best, best_when = offset, when
+        _WORD.pack_into(self._memory, _EVICTIONS_AT, self.evictions + 1)
+        self._write(best, window[0], 0)
+        return best, 0
+
+    def _write(self, offset: int, hashed: int, when: int) -> None:
+        _SLOT.pack_into(self._memory, offset, hashed, when)
+
+    def _shift(self, key: str | bytes, rate: Rate, more_us: int, least_us: int, now_us: int | None) -> int:
+        window = self._window(key)
+        with self._exclusive():
+            if more_us == least_us == 0 and self._find(window)[0] < 0:
+                return 0
+            now = _now_us(now_us)
+            at, when = self._place(window, now)
+            debt_us = min(max(when - now, 0), rate.window_us)
+            debt_us = min(max(debt_us + more_us, least_us), rate.window_us)
+            self._write(at, window[0], now + debt_us)
+            return debt_us
+
+
+def _check_cost(cost: int, rate: Rate) -> None:
+    if not isinstance(rate, Rate):
+        raise TypeError("rate must be a Rate")
+    if not 1 <= _int64(cost, "cost") <= rate.burst:
+        raise ValueError("cost is out of range")
+
+
+def _now_us(now_us: int | None) -> int:
+    if now_us is None:
+        return time.monotonic_ns() // 1000
+    if not 0 <= _int64(now_us, "now_us") <= MAX_NOW_US:
+        raise ValueError("now_us is out of range")
+    return now_us
+
+
+def _check_until(until_us: int) -> None:
+    if not 1 <= _int64(until_us, "until_us") <= MAX_NOW_US:
+        raise ValueError("until_us is out of range")
+
+
+class SharedCounters:
+    """64-bit counters, shared by every process that maps the same memory.
+
+    In: ``memory`` writable, eight bytes a counter; ``descriptor`` the file behind it, on which the twin locks, or -1.
+    """
+
+    def __init__(self, memory: mmap.mmap, descriptor: int) -> None:
+        self._exclusive = _Exclusive(_int64(descriptor, "descriptor"))
+        self._memory = memory
+
+    @property
+    def count(self) -> int:
+        """How many counters there are."""
+        return len(self._memory) // _WORD.size
+
+    def add(self, index: int, amount: int = 1) -> None:
+        """Count. Raises IndexError for a counter that there is not, ValueError for a negative amount."""
+        if not 0 <= _int64(index, "index") < self.count:
+            raise IndexError("there is no such counter")
+        if _int64(amount, "amount") < 0:
+            raise ValueError("amount must not be negative")
+        with self._exclusive():
+            _WORD.pack_into(self._memory, index * _WORD.size, self.read(index) + amount)
+
+    def read(self, index: int) -> int:
+        """What was counted so far. Raises IndexError."""
+        if not 0 <= _int64(index, "index") < self.count:
+            raise IndexError("there is no such counter")
+        value: int = _WORD.unpack_from(self._memory, index * _WORD.size)[0]
+        return value
 
 
 # -------------------------------------------------------------- claim times

@@ -30,8 +30,10 @@ def test_the_environment_chooses_the_implementation_and_it_names_itself(wish: st
 
 
 def test_both_have_the_same_public_names_and_constants() -> None:
+    imported = {"Any", "Callable", "Final", "Iterator", "OrderedDict", "deque"}
+
     def public(module: object) -> dict[str, object]:
-        names = {name for name in vars(module) if name[0] != "_"} - {"Any", "Callable", "Final", "OrderedDict", "deque"}
+        names = {name for name in vars(module) if name[0] != "_"} - imported
         return {name: value for name in names if not inspect.ismodule(value := getattr(module, name))}
 
     compiled, twin = public(_core), public(_core_py)

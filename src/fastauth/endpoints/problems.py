@@ -6,6 +6,7 @@ from typing import Any, Final
 import msgspec
 
 from fastauth.domain.errors import FastauthError, Overloaded, Unavailable
+from fastauth.domain.limits import RateLimited
 from fastauth.endpoints.errors import MethodNotAllowed
 from fastauth.endpoints.http import NO_STORE, Headers, Response
 from fastauth.jose.refusals import TokenRefused
@@ -43,6 +44,7 @@ PROBLEMS: Final[dict[str, Problem]] = {
     "body_timeout": Problem(408, "The request body did not arrive in time.", (_CLOSE,)),
     "body_too_large": Problem(413, "The request body is larger than 64 KiB.", (_CLOSE,)),
     "unsupported_media_type": Problem(415, None),
+    "rate_limited": Problem(429, "Too many requests; try again after the time in Retry-After."),
     "internal_error": Problem(500, "Something went wrong here; the request id finds it in the server's log."),
     "issue_failed": Problem(500, "The credentials are right, but no token could be made; try again."),
     "overloaded": Problem(503, "More is waiting than can be done in time; try again after the time in Retry-After."),
@@ -57,6 +59,7 @@ NEVER_OVER_HTTP: Final = frozenset(
         "conflict",
         "key_refused",
         "keys_unavailable",
+        "limit_refused",
         "master_key_refused",
         "not_found",
         "password_hash_refused",
@@ -66,6 +69,7 @@ NEVER_OVER_HTTP: Final = frozenset(
         "scope_refused",
         "settings_refused",
         "start_refused",
+        "table_refused",
         "username_refused",
     }
 )
@@ -78,7 +82,7 @@ def problem_response(error: FastauthError, request_id: str | None = None) -> Res
         code = "internal_error"
     problem = PROBLEMS[code]
     headers = (_PROBLEM_JSON, NO_STORE, *problem.headers)
-    if isinstance(error, Overloaded | Unavailable):
+    if isinstance(error, Overloaded | RateLimited | Unavailable):
         headers += ((b"retry-after", str(error.retry_after_s).encode()),)
     if isinstance(error, MethodNotAllowed):
         headers += ((b"allow", ", ".join(error.allowed).encode()),)
