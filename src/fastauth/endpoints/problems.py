@@ -64,6 +64,7 @@ NEVER_OVER_HTTP: Final = frozenset(
         "not_found",
         "password_hash_refused",
         "password_refused",
+        "redis_refused",
         "rotation_refused",
         "schema_refused",
         "scope_refused",

@@ -1,0 +1,1 @@
+"""Buckets that a fleet shares through Redis."""
