@@ -2,12 +2,19 @@
 # The real servers and tools that the suite runs: installed where they are missing and may be, else named in one line.
 set -eu
 missing=""
-for pair in nginx:nginx-light haproxy:haproxy openssl:openssl curl:curl; do
+for pair in nginx:nginx-light haproxy:haproxy openssl:openssl curl:curl \
+    redis-server:redis-server redis-sentinel:redis-sentinel redis-cli:redis-tools; do
     PATH="$PATH:/usr/sbin" command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
 done
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
     export DEBIAN_FRONTEND=noninteractive
+    policy=/usr/sbin/policy-rc.d # Debian asks it before a package starts its service; the tests start their own
+    if [ ! -e "$policy" ]; then
+        trap 'rm -f "$policy"' EXIT
+        trap 'exit 1' HUP INT TERM
+        printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy"
+    fi
     # shellcheck disable=SC2086
     { apt-get update -qq && apt-get install -y -qq --no-install-recommends $missing; } >/dev/null 2>&1 && exit 0
 fi
