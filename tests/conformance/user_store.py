@@ -96,8 +96,21 @@ class UserStoreSuite:
         run(users.add(user("alice"), "alice"))
         run(users.add(user("bob"), "bob"))
         run(users.set_password_hash("alice", BCRYPT_4, 2_000))
-        assert run(users.find_by_name("alice")) == user("alice", password_hash=BCRYPT_4, updated_at_s=2_000)
+        assert run(users.find_by_name("alice")) == user(
+            "alice", password_hash=BCRYPT_4, updated_at_s=2_000, credential_generation=1
+        )
         assert run(users.find_by_name("bob")) == user("bob")
+
+    def test_each_new_password_is_a_generation_and_a_new_hash_of_the_same_one_is_none(self, users: UserStore) -> None:
+        run(users.add(user("alice"), "alice"))
+        for generation in (1, 2, 3):
+            run(users.set_password_hash("alice", BCRYPT_4, 2_000))
+            assert run(users.replace_password_hash("sub-alice", BCRYPT_4, BCRYPT_5, 2_001))
+            found = run(users.find_by_name("alice"))
+            assert found is not None
+            assert found.credential_generation == generation
+        (listed,) = run(users.list_users("", 9))
+        assert listed.credential_generation == 3
 
     def test_what_does_not_exist_is_not_found(self, users: UserStore) -> None:
         run(users.add(user("alice"), "alice"))

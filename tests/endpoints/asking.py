@@ -9,9 +9,14 @@ class ReadyRequest(Request):
     __slots__ = ("body", "reads")
 
     def __init__(
-        self, body: bytes = b"", headers: dict[bytes, bytes] | None = None, method: str = "GET", path: str = "/"
+        self,
+        body: bytes = b"",
+        headers: dict[bytes, bytes] | None = None,
+        method: str = "GET",
+        path: str = "/",
+        peer: str | None = None,
     ) -> None:
-        super().__init__(method, path, headers or {})
+        super().__init__(method, path, headers or {}, peer)
         self.body = body
         self.reads = 0
 

@@ -4,9 +4,11 @@ import json
 
 import pytest
 
+from fastauth.endpoints.client_address import parse_networks
 from fastauth.endpoints.health import ReadyEndpoint, livez
 from fastauth.endpoints.http import Response
 from fastauth.endpoints.jwks import JwksEndpoint
+from fastauth.endpoints.operators import Operators
 from fastauth.jose.keyring import KeyRing
 from fastauth.jose.keys import SigningKey
 from tests.cases import each
@@ -61,10 +63,27 @@ def test_a_process_that_answers_is_alive() -> None:
 
 def test_a_process_is_ready_until_it_is_told_to_stop() -> None:
     draining: list[bool] = []
-    endpoint = ReadyEndpoint(lambda: bool(draining))
+    endpoint = ReadyEndpoint(lambda: bool(draining), lambda: ["redis"], Operators([]))
     assert endpoint(ReadyRequest()).status == 200
     draining.append(True)
     response = endpoint(ReadyRequest())
     assert (response.status, json.loads(response.body)) == (503, {"status": "draining"})
     assert header_of(response, "retry-after") == "1"
     assert header_of(response, "cache-control") == "no-store"
+
+
+@each(
+    ("peer", "headers", "body"),
+    [
+        ("127.0.0.1", {}, {"status": "ready", "degraded": ["redis"]}),
+        ("192.0.2.1", {}, {"status": "ready"}),
+        ("127.0.0.1", {b"x-forwarded-for": b"127.0.0.1"}, {"status": "ready"}),
+        (None, {}, {"status": "ready"}),
+    ],
+)
+def test_what_a_process_has_to_do_without_leaves_it_ready_and_is_for_operators_to_know(
+    peer: str | None, headers: dict[bytes, bytes], body: dict[str, object]
+) -> None:
+    endpoint = ReadyEndpoint(lambda: False, lambda: ["redis"], Operators(parse_networks("loopback")))
+    response = endpoint(ReadyRequest(headers=headers, peer=peer))
+    assert (response.status, json.loads(response.body)) == (200, body)

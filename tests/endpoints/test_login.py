@@ -18,6 +18,7 @@ from fastauth.domain.users import User, canonical_name, skeleton
 from fastauth.endpoints.auth import LoginEndpoint
 from fastauth.endpoints.errors import MalformedBody, UnsupportedMediaType
 from fastauth.endpoints.http import Response
+from fastauth.endpoints.login_limits import LoginLimits
 from fastauth.endpoints.problems import problem_response
 from fastauth.jose.issuer import Issuer, TokenSettings
 from fastauth.jose.keys import SigningKey
@@ -77,7 +78,7 @@ class Logins:
             pool = HashPool(1)
             issuer = Issuer(self.key, ISSUER, TokenSettings(), self.token_bytes)
             log = structlog.get_logger()
-            endpoint = LoginEndpoint(self.users, self.hasher, pool, issuer, lambda: NOW_S + 0.9, log)
+            endpoint = LoginEndpoint(self.users, self.hasher, pool, issuer, lambda: NOW_S + 0.9, log, LoginLimits())
             try:
                 return await work(endpoint, pool)
             finally:

@@ -17,11 +17,13 @@ from tests.jose.making import header_of as jose_header_of
 
 @pytest.fixture
 def endpoint(signing_key: SigningKey) -> VerifyEndpoint:
-    return VerifyEndpoint(Verifier({"keys": [signing_key.public_jwk]}, ISSUER, AUDIENCE, clock=lambda: NOW_S))
+    return VerifyEndpoint(Verifier({"keys": [signing_key.public_jwk]}, ISSUER, AUDIENCE, clock=lambda: NOW_S), None)
 
 
 def ask(endpoint: VerifyEndpoint, authorization: bytes) -> Response:
-    return endpoint(ReadyRequest(headers={b"authorization": authorization}))
+    response = endpoint(ReadyRequest(headers={b"authorization": authorization}))
+    assert isinstance(response, Response)
+    return response
 
 
 def test_a_good_token_gives_its_claims_and_the_headers_for_a_proxy(

@@ -24,6 +24,8 @@ from fastauth.backends.passwords import PROFILES, hash_password
 from fastauth.jose import base64url
 from fastauth.jose.keys import SigningKey
 from fastauth.jose.wrapping import MasterKey
+from fastauth.server.limiting import table_path
+from fastauth.server.settings import load_settings
 
 T = TypeVar("T")
 
@@ -144,6 +146,12 @@ class RunningServer:
         return self.process.wait(timeout_s)
 
 
+def table_files(data_dir: Path) -> list[Path]:
+    """The bucket tables of a data directory, of any size."""
+    path = table_path(load_settings(None, {"FASTAUTH_DATA_DIR": str(data_dir)}, {}))
+    return list(path.parent.glob(path.name.rpartition("-")[0] + "-*"))
+
+
 def wait_for(condition: Any, timeout_s: float = 20.0) -> None:
     """Return as soon as ``condition()`` is true. Raises TimeoutError."""
     deadline = time.monotonic() + timeout_s
@@ -157,7 +165,10 @@ def wait_for(condition: Any, timeout_s: float = 20.0) -> None:
 def running_server(
     data_dir: Path, *arguments: str, env: dict[str, str] | None = None, port: int | None = None
 ) -> Iterator[RunningServer]:
-    """``fastauth serve`` from its ready line to its end; drains at once unless ``env`` says otherwise."""
+    """``fastauth serve`` from its ready line to its end.
+
+    It drains at once and does not limit addresses, because a test has only one, unless ``env`` says otherwise.
+    """
     port = port or free_port()
     data_dir.mkdir(exist_ok=True, parents=True, mode=0o700)
     out, err = data_dir / "stdout.txt", data_dir / "stderr.txt"
@@ -168,7 +179,7 @@ def running_server(
             stdout=stdout,
             stderr=stderr,
             text=True,
-            env=environment(**{"FASTAUTH_DRAIN_S": "0", **(env or {})}),
+            env=environment(**{"FASTAUTH_DRAIN_S": "0", "FASTAUTH_LIMITS__LOGIN_PER_IP": "off", **(env or {})}),
         )
     server = RunningServer(process, port, data_dir, out, err)
     try:
@@ -183,6 +194,9 @@ def running_server(
             process.kill()
             process.wait()
             raise
+        finally:
+            for table in table_files(data_dir):
+                table.unlink()
 
 
 FULL = os.environ.get("FASTAUTH_TEST_FULL") == "1"

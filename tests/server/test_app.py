@@ -19,6 +19,7 @@ from fastauth.jose.keys import SigningKey
 from fastauth.server.app import compose
 from fastauth.server.asgi import AsgiApp
 from fastauth.server.bootstrap import Storage, load_master_key, new_user, open_storage
+from fastauth.server.counters import Counters
 from fastauth.server.settings import Settings, SettingsRefused, load_settings
 from tests.server.asking import HOST, JSON, Answer, ask, body_of, lifespan
 
@@ -150,7 +151,7 @@ def test_readiness_follows_the_drain(settings: Settings) -> None:
     draining: list[bool] = []
 
     async def run() -> list[int]:
-        service = await compose(settings, lambda: bool(draining))
+        service = await compose(settings, Counters(None), lambda: bool(draining))
 
         async def start() -> object:
             return service

@@ -200,7 +200,7 @@ def test_a_chunked_body_is_taken(coding: bytes) -> None:
 
 def echo_of(receive: Body, *headers: tuple[bytes, bytes]) -> tuple[Answer, list[bytes]]:
     echo = Echo()
-    answer = run(ask(app_with(Route("/echo", echo, is_async=True)), "/echo", "POST", (HOST, *headers), receive))
+    answer = run(ask(app_with(Route("/echo", echo)), "/echo", "POST", (HOST, *headers), receive))
     return answer, echo.bodies
 
 
@@ -261,7 +261,7 @@ def test_slow_bodies_are_refused_before_they_fill_the_memory_and_room_comes_back
     capsysbinary: pytest.CaptureFixture[bytes],
 ) -> None:
     echo = Echo()
-    app = app_with(Route("/echo", echo, is_async=True))
+    app = app_with(Route("/echo", echo))
     chunk = b"x" * (MAX_BODY_BYTES - 1)
     most = MAX_BODIES_BYTES // len(chunk)
 
@@ -326,7 +326,7 @@ def test_a_body_that_does_not_arrive_in_time_is_given_up(late_s: float, status: 
                 await asyncio.sleep(0)
             return {"type": "http.request", "body": b"the end"}
 
-        return await ask(app_with(Route("/echo", echo, is_async=True)), "/echo", "POST", receive=receive)
+        return await ask(app_with(Route("/echo", echo)), "/echo", "POST", receive=receive)
 
     with asyncio.Runner(loop_factory=SteeredLoop) as runner:
         answer = runner.run(work())
@@ -421,9 +421,7 @@ def test_a_request_that_is_cancelled_is_not_answered() -> None:
             await never.wait()
             raise AssertionError
 
-        task = asyncio.ensure_future(
-            ask(app_with(Route("/echo", Echo(), is_async=True)), "/echo", "POST", receive=receive)
-        )
+        task = asyncio.ensure_future(ask(app_with(Route("/echo", Echo())), "/echo", "POST", receive=receive))
         for _ in range(3):
             await asyncio.sleep(0)
         task.cancel()

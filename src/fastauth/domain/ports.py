@@ -42,11 +42,13 @@ class UserStore(Protocol):
         ...
 
     async def set_password_hash(self, name: str, password_hash: str, now_s: int) -> None:
-        """Raises NotFound."""
+        """Another password: the next credential generation. Raises NotFound."""
         ...
 
     async def replace_password_hash(self, sub: str, old: str, new: str, now_s: int) -> bool:
-        """Swap ``old`` for ``new``; False, with nothing changed, when the hash is no longer ``old``."""
+        """Swap ``old`` for ``new``, a hash of the same password; False, with nothing changed, when it is no longer
+        ``old``.
+        """
         ...
 
     async def delete(self, name: str) -> None:

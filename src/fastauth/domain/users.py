@@ -18,7 +18,8 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
     """An account.
 
     ``sub`` is opaque and never reused, ``name`` canonical, ``scope`` None for the configured default,
-    times in seconds since 1970 UTC.
+    ``credential_generation`` how often the password was replaced (what is bound to an earlier one is void), times in
+    seconds since 1970 UTC.
     """
 
     sub: str
@@ -26,6 +27,7 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
     password_hash: str
     scope: str | None = None
     disabled: bool = False
+    credential_generation: int = 0
     created_at_s: int
     updated_at_s: int
 

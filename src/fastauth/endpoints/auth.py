@@ -11,7 +11,8 @@ from fastauth.domain.errors import FastauthError, InvalidCredentials, IssueFaile
 from fastauth.domain.ports import UserStore
 from fastauth.domain.users import User, canonical_name
 from fastauth.endpoints.errors import MalformedBody, UnsupportedMediaType
-from fastauth.endpoints.http import JSON, NO_STORE, Request, Response
+from fastauth.endpoints.http import JSON, NO_STORE, Headers, Request, Response
+from fastauth.endpoints.login_limits import DEVICE_COOKIE, DEVICE_HEADER, LoginLimits, presented_device
 from fastauth.jose.issuer import IssuedToken, Issuer
 
 
@@ -92,6 +93,7 @@ class LoginEndpoint:
         issuer: Issuer,
         clock: Callable[[], float],
         log: Log,
+        limits: LoginLimits,
     ) -> None:
         self._users = users
         self._hasher = hasher
@@ -99,30 +101,54 @@ class LoginEndpoint:
         self._issuer = issuer
         self._clock = clock
         self._log = log
+        self._limits = limits
         self._background: set[asyncio.Task[None]] = set()
 
     async def __call__(self, request: Request) -> Response:
         """Raises what ``endpoints/problems.py`` answers."""
+        await self._limits.admit(request)
         check_json_content_type(request)
         credentials = decode_credentials(await request.read_body())
         if not credentials.password:  # refused before any source is asked: to LDAP it would be an anonymous bind
             raise InvalidCredentials
-        user = await self._find(credentials.username)
-        slowest = await self._users.slowest_scheme()
-        outcome = await self._pool.run(lambda: self._check_and_sign(credentials.password, user, slowest))
+        name = canonical_or_none(credentials.username)
+        device = await self._known_device(request, name)
+        attempt = await self._limits.reserve(credentials.username, name, device)
+        failed = False
+        try:
+            user = await self._find(name)
+            slowest = await self._users.slowest_scheme()
+            outcome = await self._pool.run(lambda: self._check_and_sign(credentials.password, user, slowest))
+            failed = user is None or outcome.token is None
+        except asyncio.CancelledError:  # whoever hangs up before the answer has guessed all the same
+            failed = True
+            raise
+        finally:  # trouble of our own costs the account nothing
+            attempt.settle(failed=failed)
         if user is None or outcome.token is None:
             raise InvalidCredentials
         if outcome.new_hash is not None:
             self._store_rehashed(user, outcome.new_hash)
         granted = Granted(outcome.token.text, "Bearer", outcome.token.ttl_s)
-        return Response(200, (JSON, NO_STORE), _encode(granted))
+        return Response(200, (JSON, NO_STORE, *self._remember_device(request, user)), _encode(granted))
 
-    async def _find(self, username: str) -> User | None:
-        try:
-            name = canonical_name(username)
-        except UserNameRefused:  # no account has such a name; say so as slowly as of any other
+    async def _find(self, name: str | None) -> User | None:
+        return None if name is None else await self._users.find_by_name(name)
+
+    async def _known_device(self, request: Request, name: str | None) -> str | None:
+        if presented_device(request) is None:
             return None
-        return await self._users.find_by_name(name)
+        return self._limits.known_device(request, await self._find(name), int(self._clock()))
+
+    def _remember_device(self, request: Request, user: User) -> Headers:
+        """Proof for the next time, where this time's came from: the header if there is one, else the cookie."""
+        if self._limits.devices is None:
+            return ()
+        token = self._limits.devices.issue(user, int(self._clock())).encode()
+        if DEVICE_HEADER in request.headers:
+            return ((DEVICE_HEADER, token),)
+        cookie = b"%b=%b; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age=%d"
+        return ((b"set-cookie", cookie % (DEVICE_COOKIE, token, self._limits.devices.ttl_s)),)
 
     def _check_and_sign(self, password: str, user: User | None, slowest_scheme: str | None) -> _Outcome:
         """In a hash thread: both the hash and the signature release the GIL, so they share one hand-over."""
@@ -158,6 +184,14 @@ class LoginEndpoint:
             await self._users.replace_password_hash(user.sub, user.password_hash, new_hash, int(self._clock()))
         except FastauthError as error:
             self._log.warning("rehash_not_stored", sub=user.sub, reason=str(error))
+
+
+def canonical_or_none(username: str) -> str | None:
+    """The name as accounts have it; None for one that no account can have, to be refused as slowly as any other."""
+    try:
+        return canonical_name(username)
+    except UserNameRefused:
+        return None
 
 
 def check_json_content_type(request: Request) -> None:

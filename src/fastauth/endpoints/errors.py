@@ -45,6 +45,12 @@ class PathNotFound(FastauthError):
     code = "path_not_found"
 
 
+class NotForYou(FastauthError):
+    """What is served here is for the operator's own network."""
+
+    code = "forbidden"
+
+
 class MethodNotAllowed(FastauthError):
     """The path exists, the method does not."""
 

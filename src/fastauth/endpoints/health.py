@@ -3,7 +3,10 @@
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
+
 from fastauth.endpoints.http import JSON, NO_STORE, Request, Response
+from fastauth.endpoints.operators import Operators
 
 _ALIVE: Final = Response(200, (JSON, NO_STORE), b'{"status":"alive"}')
 _READY: Final = Response(200, (JSON, NO_STORE), b'{"status":"ready"}')
@@ -18,12 +21,20 @@ def livez(_request: Request) -> Response:
 class ReadyEndpoint:
     """503 from the moment the server has been told to stop, so that load balancers look elsewhere in time.
 
-    The database does not count: without it tokens are still verified, and taking every node out of rotation at
-    once would turn a partial outage into a whole one.
+    Dependencies do not count: without the database tokens are still verified, without Redis each node guards its share
+    of the limits, and taking every node out of rotation at once would turn a partial outage into a whole one. Operators
+    are told what is missing.
     """
 
-    def __init__(self, is_draining: Callable[[], bool]) -> None:
+    def __init__(self, is_draining: Callable[[], bool], missing: Callable[[], list[str]], operators: Operators) -> None:
         self._is_draining = is_draining
+        self._missing = missing
+        self._operators = operators
 
-    def __call__(self, _request: Request) -> Response:
-        return _DRAINING if self._is_draining() else _READY
+    def __call__(self, request: Request) -> Response:
+        if self._is_draining():
+            return _DRAINING
+        if (missing := self._missing()) and self._operators.include(request):
+            body = msgspec.json.encode({"status": "ready", "degraded": missing})
+            return Response(200, (JSON, NO_STORE), body)
+        return _READY

@@ -14,14 +14,21 @@ NO_STORE: Final = (b"cache-control", b"no-store")
 
 
 class Request(ABC):
-    """One HTTP request. Header names are lower case; no header of ``UNIQUE_HEADERS`` stands twice."""
+    """One HTTP request.
 
-    __slots__ = ("headers", "method", "path")
+    Header names are lower case; no header of ``UNIQUE_HEADERS`` stands twice, the lines of others are joined. ``peer``
+    is the address at the other end of the connection, None where there is none. ``answer_fields`` are headers that its
+    answer gets whatever it is, an error too.
+    """
 
-    def __init__(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> None:
+    __slots__ = ("answer_fields", "headers", "method", "path", "peer")
+
+    def __init__(self, method: str, path: str, headers: Mapping[bytes, bytes], peer: str | None = None) -> None:
         self.method = method
         self.path = path
         self.headers = headers
+        self.peer = peer
+        self.answer_fields: Headers = ()
 
     @abstractmethod
     async def read_body(self) -> bytes:

@@ -39,6 +39,7 @@ PROBLEMS: Final[dict[str, Problem]] = {
         "The access token is expired, revoked, malformed, or invalid for other reasons.",
         (_INVALID_TOKEN,),
     ),
+    "forbidden": Problem(403, "This is only for addresses in FASTAUTH_METRICS__ALLOW, without a proxy in between."),
     "path_not_found": Problem(404, "Nothing is served at this path."),
     "method_not_allowed": Problem(405, None),
     "body_timeout": Problem(408, "The request body did not arrive in time.", (_CLOSE,)),

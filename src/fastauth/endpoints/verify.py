@@ -1,8 +1,12 @@
 """``/verify``: is this access token good? No I/O; made for nginx ``auth_request``, Traefik and Envoy ``ext_authz``."""
 
+from collections.abc import Awaitable
+
+from fastauth.core import Decision
 from fastauth.endpoints.errors import TokenMissing
 from fastauth.endpoints.http import JSON, NO_STORE, Request, Response, header_value
 from fastauth.endpoints.problems import INVALID_TOKEN
+from fastauth.endpoints.rate_limit import AddressLimit
 from fastauth.jose.claims import Claims
 from fastauth.jose.refusals import TokenRefused
 from fastauth.verifier import Verifier
@@ -11,11 +15,29 @@ from fastauth.verifier import Verifier
 class VerifyEndpoint:
     """Answers with the token's claims, and with headers that a proxy can pass on."""
 
-    def __init__(self, verifier: Verifier) -> None:
+    def __init__(self, verifier: Verifier, per_address: AddressLimit | None) -> None:
         self._accept = verifier.accept
+        self._per_address = per_address
 
-    def __call__(self, request: Request) -> Response:
-        """Raises TokenMissing when no bearer token came; a refused token gets one and the same 401."""
+    def __call__(self, request: Request) -> Response | Awaitable[Response]:
+        """Raises TokenMissing when no bearer token came; a refused token gets one and the same 401.
+
+        Waits for nothing, but for Redis now and then where a limit is shared through it. Raises RateLimited.
+        """
+        if self._per_address is not None:
+            decision = self._per_address.take(request)
+            if not isinstance(decision, Decision):
+                return self._verify_later(request, self._per_address, decision)
+            self._per_address.judge(request, decision)
+        return self._verify(request)
+
+    async def _verify_later(
+        self, request: Request, per_address: AddressLimit, decision: Awaitable[Decision]
+    ) -> Response:
+        per_address.judge(request, await decision)
+        return self._verify(request)
+
+    def _verify(self, request: Request) -> Response:
         scheme, _, token = request.headers.get(b"authorization", b"").partition(b" ")
         if scheme.lower() != b"bearer":
             raise TokenMissing

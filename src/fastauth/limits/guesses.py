@@ -131,10 +131,11 @@ class GuessBudget:
         # Counted before the failures are read: of two who come together, at least one sees the other.
         under_way = self._local.hold(trying, until_us)
         under_way += self._local.held(f"{key}:{epoch - 1}", until_us - _EPOCH_US)
-        budget = self._local.peek(key, rate)
-        if under_way > budget.remaining:
+        next_one = self._local.peek(key, rate)
+        budget = next_one.remaining + 1 if next_one.allowed else 0
+        if under_way > budget:
             self._local.release(trying, until_us)
-            return Attempt(budget) if budget.remaining == 0 else _BUSY
+            return _BUSY if budget else Attempt(next_one)
 
         def settle(failed: bool) -> None:
             if failed:  # charged before the hold ends: never is neither counted
@@ -142,7 +143,7 @@ class GuessBudget:
             self._local.release(trying, until_us)
             self._wake(key)
 
-        return Attempt(core.Decision(True, budget.remaining - under_way, 0), settle)
+        return Attempt(core.Decision(True, budget - under_way, 0), settle)
 
     # -- in Redis
 

@@ -7,6 +7,7 @@ import os
 import secrets
 import stat
 import struct
+import time
 import weakref
 from collections.abc import Iterator
 from hashlib import blake2b
@@ -54,11 +55,20 @@ class LocalBuckets(core.BucketTable):
         self.path = None if path is None else Path(path)
         descriptor = self._memory_file() if self.path is None else self._open(self.path)
         weakref.finalize(self, os.close, descriptor)
-        memory = mmap.mmap(descriptor, self._size)
-        hash_key = _HEADER.unpack_from(memory)[5]
-        super().__init__(memory, descriptor, hash_key)
+        self._mapped = mmap.mmap(descriptor, self._size)
+        hash_key = _HEADER.unpack_from(self._mapped)[5]
+        super().__init__(self._mapped, descriptor, hash_key)
         # Tells the machines of a fleet apart; says nothing about the hash key.
         self.id: Final = blake2b(hash_key, digest_size=8, person=b"fastauth-node").hexdigest()
+
+    def trim(self) -> None:
+        """Give the memory of empty parts back, for the time in which nobody uses the table; what is in use stays."""
+        now_us = time.monotonic_ns() // 1000
+        for start in range(core.TABLE_HEADER_BYTES, self._size - mmap.PAGESIZE + 1, mmap.PAGESIZE):
+            times = memoryview(self._mapped)[start : start + mmap.PAGESIZE].cast("q")[1::2]
+            if max(times) <= now_us:
+                with contextlib.suppress(OSError):  # a file system that cannot
+                    self._mapped.madvise(mmap.MADV_REMOVE, start, mmap.PAGESIZE)
 
     @property
     def _size(self) -> int:
@@ -106,7 +116,10 @@ class LocalBuckets(core.BucketTable):
                 f"{path}: made for {capacity} buckets, not {self.capacity}; all its users must say the same, "
                 "and the file may be removed when it has none"
             )
-        return state.st_size == self._size
+        if state.st_size != self._size:
+            return False
+        os.posix_fallocate(descriptor, 0, self._size)  # what ``trim`` gave back
+        return True
 
     def _replace(self, path: Path) -> None:
         """Put an empty table at the path, whole or not at all; who mapped the old one keeps it."""

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any, Final, Protocol
 
 from fastauth.domain.errors import FastauthError, Overloaded, Unavailable
@@ -39,31 +39,21 @@ _HOST_CHARACTERS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz
 # Of all bodies that are being read at once; slow ones beyond it are refused, or they would fill the memory.
 MAX_BODIES_BYTES: Final = 16 * 1024 * 1024
 
-Handler = Callable[[Request], Response]
-AsyncHandler = Callable[[Request], Awaitable[Response]]
+Handler = Callable[[Request], Response | Awaitable[Response]]
 
 
 class Route:
-    """One path. A handler that does no I/O is a plain function and is called without a coroutine.
+    """One path. A handler that has nothing to wait for answers at once, without a coroutine.
 
     ``methods`` empty means any; ``is_subtree`` takes the paths below as well.
     """
 
-    __slots__ = ("handle", "is_async", "is_subtree", "methods", "path")
+    __slots__ = ("handle", "is_subtree", "methods", "path")
 
-    def __init__(
-        self,
-        path: str,
-        handle: Handler | AsyncHandler,
-        methods: tuple[str, ...] = (),
-        *,
-        is_async: bool = False,
-        is_subtree: bool = False,
-    ) -> None:
+    def __init__(self, path: str, handle: Handler, methods: tuple[str, ...] = (), *, is_subtree: bool = False) -> None:
         self.path = path
         self.handle: Callable[[Request], Any] = handle
         self.methods = (*methods, "HEAD") if "GET" in methods else methods
-        self.is_async = is_async
         self.is_subtree = is_subtree
 
 
@@ -123,7 +113,7 @@ class AsgiRequest(Request):
         pairs = scope["headers"]
         headers: Mapping[bytes, bytes] = dict(pairs)
         if len(headers) != len(pairs):
-            _check_unique([pair[0] for pair in pairs])
+            headers = _join_lines(pairs)
         # granian hands on a missing Host as an empty one (RFC 9112 section 3.2: 400, as for an invalid one)
         host = headers.get(b"host")
         if not host and scope["http_version"] == "1.1":
@@ -133,7 +123,8 @@ class AsgiRequest(Request):
         # hyper takes off one "chunked" and would leave any other coding in the body (RFC 9112 section 6.1)
         if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
             raise BadRequest("the only transfer coding is chunked, once")
-        super().__init__(scope["method"], path, headers)
+        client = scope.get("client")
+        super().__init__(scope["method"], path, headers, client[0] if client else None)
         self._receive = receive
         self._bodies = bodies
 
@@ -167,10 +158,17 @@ class AsgiRequest(Request):
             self._bodies.release(size)
 
 
-def _check_unique(names: list[bytes]) -> None:
-    for name in UNIQUE_HEADERS:
-        if names.count(name) > 1:
+def _join_lines(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Headers of which some stand on several lines, as one value each (RFC 9110 section 5.3; RFC 9113 8.2.3)."""
+    joined: dict[bytes, bytes] = {}
+    for name, value in pairs:
+        if name not in joined:
+            joined[name] = value
+        elif name in UNIQUE_HEADERS:
             raise BadRequest(f"the {name.decode().title()} header stands twice")
+        else:
+            joined[name] += (b"; " if name == b"cookie" else b", ") + value
+    return joined
 
 
 class AsgiApp:
@@ -195,6 +193,7 @@ class AsgiApp:
         path: str = scope["path"]
         if root := scope.get("root_path"):  # mounted below another application
             path = path.removeprefix(root)
+        request: Request | None = None
         try:
             service = self._service or await self._started_late()
             request = AsgiRequest(scope, path, receive, self._bodies)
@@ -203,12 +202,16 @@ class AsgiApp:
             raw_path = scope.get("raw_path")
             if raw_path and not route.is_subtree and not raw_path.endswith(path.encode()):
                 raise PathNotFound
-            response: Response = route.handle(request) if not route.is_async else await route.handle(request)
+            answer = route.handle(request)
+            response: Response = answer if type(answer) is Response else await answer
         except FastauthError as error:
             response = self._errors.answer(error, path)
         except Exception as error:  # noqa: BLE001 - the last line of defence: a generic 500, and the worker lives
             response = self._errors.answer_defect(error, path)
-        await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
+        headers = response.headers
+        if request is not None and request.answer_fields:
+            headers += request.answer_fields
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else response.body})
 
     async def _started_late(self) -> Service:

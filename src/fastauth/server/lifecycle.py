@@ -26,9 +26,12 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server.mp import MPServer
 
+from fastauth.limits import LocalBuckets, TableRefused
 from fastauth.server.app import compose
 from fastauth.server.asgi import AsgiApp
 from fastauth.server.bootstrap import StartRefused
+from fastauth.server.counters import Counters
+from fastauth.server.limiting import table_path
 from fastauth.server.settings import Settings
 from fastauth.server.telemetry import GRANIAN_LOGS, get_log
 
@@ -280,14 +283,20 @@ def serve(settings: Settings, say: Callable[[str], None]) -> None:
     flag_path = settings.data_path / "fastauth.drain"
     drain = DrainFlag(flag_path)
     drain.clear()
+    counters_path = settings.data_path / "fastauth.counters"
+    Counters(counters_path).clear()
     server = Server(settings, free_address(settings.host, settings.port), drain, say)
-    server.serve(target_loader=partial(build_worker_app, settings, flag_path, os.getpid()), wrap_loader=False)
+    load = partial(build_worker_app, settings, flag_path, counters_path, os.getpid())
+    server.serve(target_loader=load, wrap_loader=False)
     flag_path.unlink(missing_ok=True)
+    counters_path.unlink(missing_ok=True)
+    with contextlib.suppress(TableRefused):  # it has been said by the workers
+        LocalBuckets(settings.limits.max_buckets, table_path(settings)).trim()
     if server.has_given_up:
         raise StartRefused("no worker came up; the log above says why")
 
 
-def build_worker_app(settings: Settings, flag_path: Path, parent: int) -> AsgiApp:
+def build_worker_app(settings: Settings, flag_path: Path, counters_path: Path, parent: int) -> AsgiApp:
     """In a worker: the application, tied to its parent's drain flag and life."""
     # A signal to the terminal's or the parent's group is the parent's affair: only it can stop without losing requests.
     os.setpgid(0, 0)
@@ -299,7 +308,7 @@ def build_worker_app(settings: Settings, flag_path: Path, parent: int) -> AsgiAp
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
         loop.call_later(_ORPHAN_CHECK_S, _end_if_orphaned, loop, parent)
-        service = await compose(settings, DrainFlag(flag_path).is_set)
+        service = await compose(settings, Counters(counters_path), DrainFlag(flag_path).is_set)
         gc.freeze()  # what lives as long as the process is never looked through again
         return service
 

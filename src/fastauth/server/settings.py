@@ -19,9 +19,12 @@ import msgspec
 from fastauth.backends.passwords import PasswordSettings
 from fastauth.domain.errors import FastauthError, MasterKeyRefused, ScopeRefused
 from fastauth.domain.hosts import is_loopback
+from fastauth.domain.limits import Limit, LimitRefused
 from fastauth.domain.users import check_scope
+from fastauth.endpoints.client_address import Network, parse_networks
 from fastauth.jose.issuer import TokenSettings
 from fastauth.jose.wrapping import MasterKey
+from fastauth.limits.shared.address import RedisRefused, parse_url
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=4_096)]
@@ -39,7 +42,7 @@ class TlsSettings(_Section, frozen=True, kw_only=True):
 
 
 class LimitSettings(_Section, frozen=True, kw_only=True):
-    """``[limits]``: token buckets."""
+    """``[limits]``: token buckets, written as ``domain/limits.py`` says."""
 
     login_per_ip: Text = "30/m burst 60"
     login_per_user: Text = "10/m burst 10"
@@ -47,6 +50,9 @@ class LimitSettings(_Section, frozen=True, kw_only=True):
     token_per_client: Text = "100/s burst 200"
     refresh_per_ip: Text = "60/m burst 120"
     verify_per_ip: Text = "off"
+    max_buckets: Annotated[int, msgspec.Meta(ge=1_024, le=1 << 26)] = 1 << 20
+    known_device_ttl_s: Annotated[int, msgspec.Meta(ge=0, le=400 * 86_400)] = 90 * 86_400
+    ratelimit_fields: bool = False
 
 
 class ProxySettings(_Section, frozen=True, kw_only=True):
@@ -121,6 +127,21 @@ class Settings(_Section, frozen=True, kw_only=True):
         return self.tokens.audience or self.issuer_url
 
     @property
+    def trusted_proxies(self) -> list[Network]:
+        """Whose forwarding header is believed. Raises ValueError."""
+        return _networks(self.proxy.trusted)
+
+    @property
+    def metrics_readers(self) -> list[Network]:
+        """Who may read the metrics. Raises ValueError."""
+        return _networks(self.metrics.allow)
+
+    def limit(self, name: str) -> Limit | None:
+        """One of ``[limits]`` by name, None for one that is off. Raises LimitRefused."""
+        text = getattr(self.limits, name)
+        return None if text == "off" else Limit.parse(text)
+
+    @property
     def data_path(self) -> Path:
         """The data directory, absolute."""
         return Path(os.path.expanduser(self.data_dir)).absolute()  # noqa: PTH111 - leaves "~nobody" as it is
@@ -149,28 +170,22 @@ SECRETS: Final = frozenset({"master_key", "database_url", "redis_url"})
 # A key of a feature that is still to come takes only its default and "off".
 NOT_BUILT: Final = frozenset(
     {
-        "redis_url",
-        "redis_prefix",
         "tokens.refresh_idle_s",
         "tokens.refresh_max_s",
         "tokens.refresh_grace_s",
-        "limits.login_per_ip",
-        "limits.login_per_user",
-        "limits.login_global",
         "limits.token_per_client",
         "limits.refresh_per_ip",
-        "limits.verify_per_ip",
-        "proxy.trusted",
-        "proxy.header",
         "identity.chain",
         "identity.http_url",
         "identity.http_timeout_s",
         "identity.http_claims",
-        "metrics.allow",
         "revocation.max_stale_s",
     }
 )
+# Those of ``[limits]`` that are limits.
+LIMITS: Final = ("login_per_ip", "login_per_user", "login_global", "verify_per_ip")
 _PREFIX: Final = "FASTAUTH_"
+_REDIS_PREFIX: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _NOT_SETTINGS: Final = frozenset({"FASTAUTH_CONFIG", "FASTAUTH_PURE_PYTHON", "FASTAUTH_CFLAGS"})
 # What Kubernetes sets in every pod beside a Service named "fastauth" is not meant for us.
 _SERVICE_LINK: Final = re.compile(r"FASTAUTH_(SERVICE_(HOST|PORT\w*)|PORT_\d+_\w+)")
@@ -335,6 +350,7 @@ def _check(settings: Settings) -> Iterator[str]:
     if settings.issuer is not None:
         yield from _check_issuer(settings.issuer)
     yield from _check_tls(settings.tls)
+    yield from _check_limits(settings)
     if settings.database_url is not None and not _SQLITE_URL.fullmatch(settings.database_url):
         yield "database_url: this version takes only sqlite:///PATH, the path of a file"
     if "\0" in settings.data_dir:
@@ -359,6 +375,30 @@ def _check(settings: Settings) -> Iterator[str]:
         check_scope(settings.tokens.user_scope)
     except ScopeRefused as error:
         yield f"tokens.user_scope: {error}"
+
+
+def _networks(text: str | None) -> list[Network]:
+    return parse_networks("" if text is None or text == "off" else text)
+
+
+def _check_limits(settings: Settings) -> Iterator[str]:
+    for name in LIMITS:
+        try:
+            settings.limit(name)
+        except LimitRefused as error:
+            yield f"limits.{name}: {error}"
+    for key, text in {"proxy.trusted": settings.proxy.trusted, "metrics.allow": settings.metrics.allow}.items():
+        try:
+            _networks(text)
+        except ValueError as error:
+            yield f"{key}: {error}"
+    if not _REDIS_PREFIX.fullmatch(settings.redis_prefix):
+        yield "redis_prefix: must be 1 to 64 letters, digits and . _ : -"
+    if settings.redis_url is not None:
+        try:
+            parse_url(settings.redis_url)
+        except RedisRefused as error:
+            yield f"redis_url: {error}"
 
 
 def _check_tls(tls: TlsSettings) -> Iterator[str]:

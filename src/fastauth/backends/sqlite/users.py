@@ -10,13 +10,16 @@ from fastauth.domain.password_schemes import parse_scheme
 from fastauth.domain.ports import NotAdded
 from fastauth.domain.users import User
 
-_COLUMNS = "sub, name, password_hash, scope, disabled, created_at, updated_at"
+_COLUMNS = "sub, name, password_hash, scope, disabled, credential_generation, created_at, updated_at"
 _FIND_BY_NAME = f"SELECT {_COLUMNS} FROM users WHERE name = ?"  # noqa: S608 - constants only
 _EXISTS = "SELECT 1 FROM users WHERE name = ?"
 _LIST = f"SELECT {_COLUMNS} FROM users WHERE name > ? ORDER BY name LIMIT ?"  # noqa: S608 - constants only
-_INSERT = f"INSERT INTO users ({_COLUMNS}, skeleton, hash_cost_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants only
+_INSERT = f"INSERT INTO users ({_COLUMNS}, skeleton, hash_cost_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants only
 _INSERT_MISSING = f"{_INSERT} ON CONFLICT DO NOTHING"
-_SET_HASH = "UPDATE users SET password_hash = ?, hash_cost_us = ?, updated_at = ? WHERE name = ?"
+_SET_HASH = (
+    "UPDATE users SET password_hash = ?, hash_cost_us = ?, updated_at = ?, "
+    "credential_generation = credential_generation + 1 WHERE name = ?"
+)
 _REPLACE_HASH = (
     "UPDATE users SET password_hash = ?, hash_cost_us = ?, updated_at = ? WHERE sub = ? AND password_hash = ?"
 )
@@ -24,13 +27,14 @@ _SLOWEST = "SELECT password_hash FROM users ORDER BY hash_cost_us DESC LIMIT 1"
 
 
 def _user(row: tuple[Any, ...]) -> User:
-    sub, name, password_hash, scope, disabled, created_at_s, updated_at_s = row
+    sub, name, password_hash, scope, disabled, credential_generation, created_at_s, updated_at_s = row
     return User(
         sub=sub,
         name=name,
         password_hash=password_hash,
         scope=scope,
         disabled=bool(disabled),
+        credential_generation=credential_generation,
         created_at_s=created_at_s,
         updated_at_s=updated_at_s,
     )
@@ -43,6 +47,7 @@ def _row(user: User, skeleton: str) -> tuple[object, ...]:
         user.password_hash,
         user.scope,
         user.disabled,
+        user.credential_generation,
         user.created_at_s,
         user.updated_at_s,
         skeleton,

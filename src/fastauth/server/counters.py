@@ -1,0 +1,92 @@
+"""What all workers of a server count together, and how ``/metrics`` shows it.
+
+A count costs one atomic addition in memory that the workers share; the Prometheus client only renders it.
+"""
+
+import mmap
+import os
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.registry import Collector
+
+from fastauth import core
+from fastauth.endpoints.rate_limit import OUTCOMES
+
+LIMITS: Final = ("login_per_ip", "login_global", "login_per_user", "login_per_user_device", "verify_per_ip")
+REDIS_LOST: Final = "lost"
+REDIS_BACK: Final = "back"
+
+# The place of each counter.
+_PLACES: Final = {
+    place: index
+    for index, place in enumerate(
+        [*((limit, outcome) for limit in LIMITS for outcome in OUTCOMES), ("redis", REDIS_LOST), ("redis", REDIS_BACK)]
+    )
+}
+_SIZE: Final = mmap.PAGESIZE
+
+
+class Counters(Collector):
+    """The counters of one server."""
+
+    def __init__(self, path: Path | None) -> None:
+        """In: the file that the workers of a server share; None counts for this process alone."""
+        if path is None:
+            descriptor = os.memfd_create("fastauth-counters", os.MFD_CLOEXEC)
+        else:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.posix_fallocate(descriptor, 0, _SIZE)
+        self._memory = mmap.mmap(descriptor, _SIZE)
+        self._cells = core.SharedCounters(self._memory, descriptor)
+        self.evictions: Callable[[], int] = lambda: 0  # the bucket table counts them
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def clear(self) -> None:
+        """Begin anew; only before there are workers."""
+        self._memory[:] = bytes(_SIZE)
+
+    def of_limit(self, limit: str) -> Callable[[str], None]:
+        """Counts outcomes of one limit."""
+        places = {outcome: _PLACES[limit, outcome] for outcome in OUTCOMES}
+        add = self._cells.add
+        return lambda outcome: add(places[outcome])
+
+    def of_redis(self) -> Callable[[bool], None]:
+        """Counts that Redis was lost (False) or is back."""
+        add = self._cells.add
+        lost, back = partial(add, _PLACES["redis", REDIS_LOST]), partial(add, _PLACES["redis", REDIS_BACK])
+        return lambda is_up: back() if is_up else lost()
+
+    def read(self, family: str, outcome: str) -> int:
+        """One counter, all workers together."""
+        return self._cells.read(_PLACES[family, outcome])
+
+    def collect(self) -> Iterable[Metric]:
+        """For the registry."""
+        decisions = CounterMetricFamily(
+            "fastauth_limit_decisions", "Decisions of rate limits, all workers.", labels=["limit", "decision"]
+        )
+        redis = CounterMetricFamily(
+            "fastauth_redis_changes", "How often workers lost Redis and had it back.", labels=["change"]
+        )
+        for (family, outcome), place in _PLACES.items():
+            if family == "redis":
+                redis.add_metric([outcome], self._cells.read(place))
+            else:
+                decisions.add_metric([family, outcome], self._cells.read(place))
+        yield decisions
+        yield redis
+        yield CounterMetricFamily(
+            "fastauth_bucket_evictions", "Buckets that were not full and had to make room.", value=self.evictions()
+        )
+
+    def render(self) -> tuple[str, bytes]:
+        """The content type and the text of ``/metrics``."""
+        return CONTENT_TYPE_PLAIN_0_0_4, generate_latest(self._registry)
