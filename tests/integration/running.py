@@ -33,6 +33,9 @@ FASTAUTH = str(Path(sys.executable).with_name("fastauth"))
 CHEAP = {"FASTAUTH_PASSWORDS__PROFILE": "cheapest-for-tests", "FASTAUTH_ALLOW_INSECURE": "1"}
 
 
+UNLIMITED = {"FASTAUTH_LIMITS__LOGIN_PER_IP": "off", "FASTAUTH_LIMITS__LOGIN_PER_USER": "off"}
+
+
 def free_port() -> int:
     """A TCP port of 127.0.0.1 that nobody listens on."""
     with socket.socket() as probe:
@@ -167,7 +170,8 @@ def running_server(
 ) -> Iterator[RunningServer]:
     """``fastauth serve`` from its ready line to its end.
 
-    It drains at once and does not limit addresses, because a test has only one, unless ``env`` says otherwise.
+    It drains at once and does not limit logins, because a test has one address and few accounts, unless ``env`` says
+    otherwise.
     """
     port = port or free_port()
     data_dir.mkdir(exist_ok=True, parents=True, mode=0o700)
@@ -179,7 +183,7 @@ def running_server(
             stdout=stdout,
             stderr=stderr,
             text=True,
-            env=environment(**{"FASTAUTH_DRAIN_S": "0", "FASTAUTH_LIMITS__LOGIN_PER_IP": "off", **(env or {})}),
+            env=environment(**{"FASTAUTH_DRAIN_S": "0", **UNLIMITED, **(env or {})}),
         )
     server = RunningServer(process, port, data_dir, out, err)
     try:

@@ -723,7 +723,7 @@ def test_no_secret_of_a_wrong_setting_is_repeated(tmp_path: Path) -> None:
         {"FASTAUTH_MASTER_KEY": SECRET},
         {"FASTAUTH_MASTER_KEY_FILE": str(secret_file)},
         {"FASTAUTH_DATABASE_URL": f"postgresql://user:{SECRET}@db/fastauth"},
-        {"FASTAUTH_REDIS_URL": f"redis://:{SECRET}@cache"},
+        {"FASTAUTH_REDIS_URL": f"redis://:{SECRET}@cache:port"},
         {"FASTAUTH_IDENTITY__HTTP_URL": f"https://user:{SECRET}@identity"},
     ]
     checks = [partial(_check, tmp_path, **env) for env in environments]

@@ -113,6 +113,8 @@ class GuessBudget:
         if self._shared is None:
             return self._try_here(key, self._limit)
         if self._shared.link.is_up:
+            if (refusal := self._shared.mirror.refusal(key, self._limit, 1)) is not None:
+                return Attempt(refusal)
             attempt = await self._try_in_redis(key, self._shared)
             if attempt is not None:
                 return attempt

@@ -81,7 +81,7 @@ class RedisBuckets:
             return self.mirror.take(key, limit, cost)
         if limit.tier == "leased":
             return self._leases.take(key, limit, cost) or self._take_leased(key, limit, cost)
-        return self._take_exact(key, limit, cost)
+        return self.mirror.refusal(key, limit, cost) or self._take_exact(key, limit, cost)
 
     async def _take_leased(self, key: str, limit: Limit, cost: int) -> core.Decision:
         return await self._leases.fetch(key, limit, cost) or await self._take_exact(key, limit, cost)

@@ -1,8 +1,8 @@
 """What this machine knows of the buckets in Redis: enough to guard its share without it, and to remind it.
 
 Each answer from Redis says how empty the bucket is, and the local table's bucket of the same key is emptied as far. So
-when Redis is gone, the node's share of the limit goes on from there; and when Redis has lost its keys, the next call
-tells it how empty the bucket was.
+when Redis is gone, the node's share of the limit goes on from there; when Redis has lost its keys, the next call tells
+it how empty the bucket was; and a request that Redis would certainly refuse need not be asked about.
 """
 
 from functools import lru_cache
@@ -35,9 +35,20 @@ class Mirror:
         self._local.raise_debt(key, share_of(limit, self._link.nodes), debt_us)
 
     def reminder(self, key: str, limit: Limit) -> int:
-        """How empty Redis knew the bucket to be, for a Redis that has forgotten: microseconds until it is full."""
+        """How empty the bucket in Redis is at least, if Redis has forgotten nothing: microseconds until it is full."""
+        return _certain(self._local.debt(key, share_of(limit, self._link.nodes)))
+
+    def refusal(self, key: str, limit: Limit, cost: int) -> core.Decision | None:
+        """What Redis would answer, if it would refuse for certain."""
         debt_us = self._local.debt(key, share_of(limit, self._link.nodes))
-        return max(0, debt_us - debt_us // _DRIFT - _SLACK_US)
+        room_us = limit.window_us - cost * limit.emission_us
+        if _certain(debt_us) <= room_us:
+            return None
+        return core.Decision(False, (limit.window_us - debt_us) // limit.emission_us, debt_us - room_us)
+
+
+def _certain(debt_us: int) -> int:
+    return max(0, debt_us - debt_us // _DRIFT - _SLACK_US)
 
 
 @lru_cache(maxsize=1024)
