@@ -33,7 +33,7 @@ FASTAUTH = str(Path(sys.executable).with_name("fastauth"))
 CHEAP = {"FASTAUTH_PASSWORDS__PROFILE": "cheapest-for-tests", "FASTAUTH_ALLOW_INSECURE": "1"}
 
 
-UNLIMITED = {"FASTAUTH_LIMITS__LOGIN_PER_IP": "off", "FASTAUTH_LIMITS__LOGIN_PER_USER": "off"}
+UNLIMITED = {f"FASTAUTH_LIMITS__LOGIN_{name}": "off" for name in ("PER_IP", "PER_USER", "GLOBAL")}
 
 
 def free_port() -> int:

@@ -38,7 +38,7 @@ def test_the_unit_suite_passes_on_an_installed_wheel(version: str, tmp_path: Pat
     commands = [
         ["git", "clone", "--quiet", "--local", str(ROOT), str(clone)],
         [python, "-m", "venv", str(venv)],
-        [str(venv / "bin/python"), "-m", "pip", "install", "--quiet", f"{clone}[test]"],
+        [str(venv / "bin/python"), "-m", "pip", "install", "--quiet", f"{clone}[redis,test]"],
         [str(venv / "bin/python"), "-m", "pytest", "-q", "tests", "-m", "not integration"],
         [str(venv / "bin/python"), "-m", "pytest", "-q", "tests/integration/test_login_and_verify.py"],
     ]
