@@ -464,9 +464,10 @@ cdef class BucketTable:
     def charge(self, key, Rate rate not None, cost=1, now_us=None):
         """Take tokens even if there are not enough; an empty bucket stays empty."""
         cdef int64_t units = as_int64(cost, "cost")
+        cdef int64_t given_us = as_now(now_us)
         if not 1 <= units <= rate.burst:
             raise ValueError("cost is out of range")
-        return self.shift(key, rate, units * rate.emission_us, 0, as_now(now_us))
+        return self.shift(key, rate, units * rate.emission_us, 0, given_us)
 
     def raise_debt(self, key, Rate rate not None, debt_us, now_us=None):
         """Empty the bucket as far as another copy of it is."""

@@ -237,10 +237,10 @@ class BucketTable:
 
     def take(self, key: str | bytes, rate: Rate, cost: int = 1, now_us: int | None = None) -> Decision:
         """Take tokens if there are enough; a refusal changes nothing."""
-        _check_cost(cost, rate)
+        _check_cost(cost, rate, now_us)
         window = self._window(key)
         with self._exclusive():
-            now = _now_us(now_us)
+            now = _clock_us(now_us)
             at, when = self._place(window, now)
             allowed, tat, remaining, retry_us = gcra(when, now, rate.emission_us, rate.burst, cost)
             if allowed:
@@ -249,29 +249,31 @@ class BucketTable:
 
     def peek(self, key: str | bytes, rate: Rate, cost: int = 1, now_us: int | None = None) -> Decision:
         """What ``take`` would say; nothing changes."""
-        _check_cost(cost, rate)
+        _check_cost(cost, rate, now_us)
         window = self._window(key)
         with self._exclusive():
-            now = _now_us(now_us)
+            now = _clock_us(now_us)
             allowed, _, remaining, retry_us = gcra(self._find(window)[1], now, rate.emission_us, rate.burst, cost)
             return Decision(allowed, remaining, retry_us)
 
     def charge(self, key: str | bytes, rate: Rate, cost: int = 1, now_us: int | None = None) -> int:
         """Take tokens even if there are not enough: an empty bucket stays empty, never below. Out: as ``debt``."""
-        _check_cost(cost, rate)
+        _check_cost(cost, rate, now_us)
         return self._shift(key, rate, cost * rate.emission_us, 0, now_us)
 
     def raise_debt(self, key: str | bytes, rate: Rate, debt_us: int, now_us: int | None = None) -> int:
         """Empty the bucket as far as another copy of it, which had ``debt_us`` to go until full. Out: as ``debt``."""
         if _int64(debt_us, "debt_us") < 0:
             raise ValueError("debt_us is out of range")
+        _check_now(now_us)
         return self._shift(key, rate, 0, debt_us, now_us)
 
     def debt(self, key: str | bytes, rate: Rate, now_us: int | None = None) -> int:
         """Microseconds until the bucket is full, 0 for one that is or was never used."""
+        _check_now(now_us)
         window = self._window(key)
         with self._exclusive():
-            return min(max(self._find(window)[1] - _now_us(now_us), 0), rate.window_us)
+            return min(max(self._find(window)[1] - _clock_us(now_us), 0), rate.window_us)
 
     def hold(self, key: str | bytes, until_us: int, now_us: int | None = None) -> int:
         """Count one more under a key that is no bucket's and belongs to this one ``until_us``.
@@ -280,9 +282,10 @@ class BucketTable:
         clock, in microseconds, the counter is as good as an empty slot: what a killed process held ends with it.
         """
         _check_until(until_us)
+        _check_now(now_us)
         window = self._window(key)
         with self._exclusive():
-            at, when = self._place(window, _now_us(now_us))
+            at, when = self._place(window, _clock_us(now_us))
             count = max(when - until_us, 0) + 1
             if count <= MAX_HELD:
                 self._write(at, window[0], until_us + count)
@@ -359,7 +362,7 @@ class BucketTable:
         with self._exclusive():
             if more_us == least_us == 0 and self._find(window)[0] < 0:
                 return 0
-            now = _now_us(now_us)
+            now = _clock_us(now_us)
             at, when = self._place(window, now)
             debt_us = min(max(when - now, 0), rate.window_us)
             debt_us = min(max(debt_us + more_us, least_us), rate.window_us)
@@ -367,19 +370,22 @@ class BucketTable:
             return debt_us
 
 
-def _check_cost(cost: int, rate: Rate) -> None:
+def _check_cost(cost: int, rate: Rate, now_us: int | None) -> None:
     if not isinstance(rate, Rate):
         raise TypeError("rate must be a Rate")
-    if not 1 <= _int64(cost, "cost") <= rate.burst:
+    _int64(cost, "cost")
+    _check_now(now_us)
+    if not 1 <= cost <= rate.burst:
         raise ValueError("cost is out of range")
 
 
-def _now_us(now_us: int | None) -> int:
-    if now_us is None:
-        return time.monotonic_ns() // 1000
-    if not 0 <= _int64(now_us, "now_us") <= MAX_NOW_US:
+def _check_now(now_us: int | None) -> None:
+    if now_us is not None and not 0 <= _int64(now_us, "now_us") <= MAX_NOW_US:
         raise ValueError("now_us is out of range")
-    return now_us
+
+
+def _clock_us(now_us: int | None) -> int:
+    return time.monotonic_ns() // 1000 if now_us is None else now_us
 
 
 def _check_until(until_us: int) -> None:
