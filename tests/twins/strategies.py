@@ -11,6 +11,8 @@ from typing import Any, Final, TypeVar
 
 from hypothesis import strategies as st
 
+from fastauth._core_py import MAX_EMISSION_US, MAX_NOW_US, MAX_WINDOW_US
+
 T = TypeVar("T")
 
 EXAMPLES: Final = 50_000 if os.environ.get("FASTAUTH_TEST_FULL") == "1" else 2_000
@@ -49,6 +51,31 @@ INT64_CORNERS: Final = (
 )
 NOT_INTEGERS: Final = (True, False, 0.0, 1.0, 1.5, float("nan"), float("inf"), None, "1", b"1", [1])
 ODD_VALUES: Final[tuple[Any, ...]] = (*INT64_CORNERS, *BEYOND_INT64, *NOT_INTEGERS)
+
+# ------------------------------------------------------------------ buckets
+
+_TIMES: Final = (0, 1, MAX_NOW_US - 1, MAX_NOW_US, MAX_NOW_US + 1, 2 * MAX_NOW_US)
+_EMISSIONS: Final = (1, 2, 1000, 1_000_000, MAX_EMISSION_US - 1, MAX_EMISSION_US)
+_SIZES: Final = (1, 2, 3, 100, 26062, 26063, MAX_WINDOW_US - 1, MAX_WINDOW_US, MAX_WINDOW_US + 1)
+
+
+def bucket_arguments(choices: Choices) -> tuple[Any, ...]:
+    """For ``gcra``: odd values, corners of what is allowed, or times around which the decision changes."""
+    match choices.below(3):
+        case 0:
+            return tuple(choices.pick(ODD_VALUES) for _ in range(5))
+        case 1:
+            times = (
+                choices.pick((choices.below(2 * MAX_NOW_US), *_TIMES)),
+                choices.pick((choices.below(MAX_NOW_US), *_TIMES)),
+            )
+            return *times, choices.pick(_EMISSIONS), choices.pick(_SIZES), choices.pick(_SIZES)
+        case _:
+            emission_us, burst = 1 + choices.below(5000), 1 + choices.below(50)
+            now_us = choices.pick((0, 1, 10**15, MAX_NOW_US))
+            ahead_us = (choices.below(burst + 5) - 2) * emission_us + choices.below(3) - 1
+            return max(0, now_us + ahead_us), now_us, emission_us, burst, 1 + choices.below(burst)
+
 
 # ------------------------------------------------------------------ JSON
 

@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from fastauth import _core, _core_py, core
 from tests.cases import each
 from tests.twins.comparing import outcome
-from tests.twins.strategies import BEYOND_INT64, EXAMPLES, HIGH, LOW, NOT_INTEGERS, ODD_VALUES, Choices, built
+from tests.twins.strategies import (
+    BEYOND_INT64,
+    EXAMPLES,
+    HIGH,
+    LOW,
+    NOT_INTEGERS,
+    ODD_VALUES,
+    bucket_arguments,
+    built,
+)
 
 Gcra = Callable[[int, int, int, int, int], tuple[bool, int, int, int]]
 
@@ -24,28 +33,9 @@ VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "gcra.json").re
 
 both = pytest.mark.parametrize("gcra", [_core.gcra, _core_py.gcra], ids=["compiled", "twin"])
 
-_TIMES = (0, 1, MAX_NOW - 1, MAX_NOW, MAX_NOW + 1, 2 * MAX_NOW)
-_EMISSIONS = (1, 2, 1000, 1_000_000, MAX_EMISSION - 1, MAX_EMISSION)
-_SIZES = (1, 2, 3, 100, 26062, 26063, MAX_WINDOW - 1, MAX_WINDOW, MAX_WINDOW + 1)
-
-
-def _arguments(choices: Choices) -> tuple[Any, ...]:
-    """Odd values, the corners of what is allowed, or arrival times around the moments where the decision changes."""
-    match choices.below(3):
-        case 0:
-            return tuple(choices.pick(ODD_VALUES) for _ in range(5))
-        case 1:
-            times = choices.pick((choices.below(2 * MAX_NOW), *_TIMES)), choices.pick((choices.below(MAX_NOW), *_TIMES))
-            return *times, choices.pick(_EMISSIONS), choices.pick(_SIZES), choices.pick(_SIZES)
-        case _:
-            emission_us, burst = 1 + choices.below(5000), 1 + choices.below(50)
-            now_us = choices.pick((0, 1, 10**15, MAX_NOW))
-            ahead_us = (choices.below(burst + 5) - 2) * emission_us + choices.below(3) - 1
-            return max(0, now_us + ahead_us), now_us, emission_us, burst, 1 + choices.below(burst)
-
 
 @settings(max_examples=EXAMPLES)
-@given(built(_arguments, 24))
+@given(built(bucket_arguments, 24))
 def test_the_compiled_bucket_answers_exactly_as_the_twin(arguments: tuple[Any, ...]) -> None:
     assert outcome(_core.gcra, *arguments) == outcome(_core_py.gcra, *arguments)
 

@@ -99,9 +99,11 @@ class Limit(core.Rate):
         return cls(_emission_us(count, period_us), burst, tier, is_shadow="shadow" in chosen)
 
     def share(self, nodes: int) -> core.Rate:
-        """The part of one of ``nodes`` nodes: together they admit no more, and it takes as long to fill."""
-        burst = max(1, self.burst // max(1, nodes))
-        return core.Rate(min(max(1, self.window_us // burst), core.MAX_EMISSION_US), burst)
+        """The part of one of ``nodes`` nodes: together they admit no more, but that each may begin with one token, and
+        that none is slower than one a day.
+        """
+        burst = max(1, self.burst // nodes)
+        return core.Rate(min(self.emission_us * nodes, core.MAX_EMISSION_US), burst)
 
     def __repr__(self) -> str:
         more = "".join(f", {word}" for word in (self.tier, "shadow" if self.is_shadow else None) if word)

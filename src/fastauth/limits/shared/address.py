@@ -1,7 +1,7 @@
 """Where Redis is: what a URL says, and a connection to whom it leads to now."""
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
-from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 from fastauth.domain.errors import FastauthError
 
@@ -21,9 +21,10 @@ class RedisRefused(FastauthError):
 
 
 class Address(NamedTuple):
-    """``url`` as redis-py takes it; with ``sentinels``, ``HOST`` in it stands for the master of ``service``."""
+    """A URL as redis-py takes it; with ``sentinels``, the master of ``service`` stands between its two parts."""
 
-    url: SplitResult
+    url: str
+    rest: str = ""
     sentinels: tuple[tuple[str, int], ...] = ()
     service: str = ""
     sentinel_password: str | None = None
@@ -35,11 +36,9 @@ class Address(NamedTuple):
         url = self.url
         if self.sentinels:
             host, port = await self._find_master()
-            account = url.netloc.rpartition("@")[0]
-            place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-            url = url._replace(netloc=f"{account}@{place}" if account else place)
+            url += f"[{host}]:{port}{self.rest}" if ":" in host else f"{host}:{port}{self.rest}"
         options: dict[str, Any] = {"socket_timeout": None, "socket_connect_timeout": CONNECT_TIMEOUT_S, "protocol": 2}
-        connection: Connection = ConnectionPool.from_url(urlunsplit(url), **options).make_connection()  # type: ignore[no-untyped-call]
+        connection: Connection = ConnectionPool.from_url(url, **options).make_connection()  # type: ignore[no-untyped-call]
         await connection.connect()  # type: ignore[no-untyped-call]
         return connection
 
@@ -73,10 +72,14 @@ def parse_url(text: str) -> Address:
         url = urlsplit(text)
         if url.scheme not in _SCHEMES:
             raise RedisRefused(f"the URL must begin with one of {', '.join(f'{scheme}://' for scheme in _SCHEMES)}")
-        address = _parse_sentinel(url) if url.scheme.endswith(_SENTINEL) else Address(url)
-        check(urlunsplit(address.url))
-        if address.url.scheme != "unix" and not address.url.hostname:
-            raise RedisRefused("the URL names no host; write redis://HOST:PORT/DB")
+        if url.scheme.endswith(_SENTINEL):
+            address = _parse_sentinel(url)
+            check(f"{address.url}localhost{address.rest}")
+        else:
+            address = Address(text)
+            check(text)
+            if url.scheme != "unix" and not url.hostname:
+                raise RedisRefused("the URL names no host; write redis://HOST:PORT/DB")
     except ValueError:  # a port that is none, an unknown option
         raise RedisRefused("the URL is malformed; write redis://HOST:PORT/DB") from None
     return address
@@ -92,8 +95,7 @@ def _parse_sentinel(url: SplitResult) -> Address:
         raise RedisRefused("the URL names no service; write redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB")
     options = dict(parse_qsl(url.query))
     password = options.pop("sentinel_password", None)
-    netloc = f"{account}@HOST" if account else "HOST"
-    plain = SplitResult(url.scheme.removesuffix(_SENTINEL), netloc, f"/{database or 0}", urlencode(options), "")
-    return Address(
-        plain, tuple((str(place.hostname), place.port or SENTINEL_PORT) for place in places), service, password
-    )
+    before = f"{url.scheme.removesuffix(_SENTINEL)}://{account}{'@' if account else ''}"
+    rest = f"/{database or 0}?{urlencode(options)}"
+    sentinels = tuple((str(place.hostname), place.port or SENTINEL_PORT) for place in places)
+    return Address(before, rest, sentinels, service, password)

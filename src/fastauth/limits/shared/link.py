@@ -304,6 +304,6 @@ class _Lane:
 
 
 def reason_of(error: BaseException) -> str:
-    """A failure in a few words; Redis's own begin with a code such as READONLY or OOM."""
-    text = " ".join(str(error).split())[:200]
+    """A failure in a few words."""
+    text = " ".join(str(error).partition(" script: ")[0].split())[:200]
     return text if text and not isinstance(error, TimeoutError) else f"{type(error).__name__}: no answer in time"

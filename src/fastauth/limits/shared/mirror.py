@@ -40,7 +40,7 @@ class Mirror:
 
     def refusal(self, key: str, limit: Limit, cost: int) -> core.Decision | None:
         """What Redis would answer, if it would refuse for certain."""
-        debt_us = self._local.debt(key, share_of(limit, self._link.nodes))
+        debt_us = min(self._local.debt(key, share_of(limit, self._link.nodes)), limit.window_us)
         room_us = limit.window_us - cost * limit.emission_us
         if _certain(debt_us) <= room_us:
             return None
