@@ -55,9 +55,15 @@ def load_table(record: dict[str, Any]) -> str:
 
 
 def micro_table(record: dict[str, Any]) -> str:
-    """The ratios of ``make bench``."""
-    return "| in process | times faster |\n| --- | --- |\n" + "\n".join(
-        f"| {row} | {ratio} |" for row, ratio in record["ratios"].items()
+    """The ratios of ``make bench``, then its figures."""
+    ratios = "\n".join(f"| {row} | {ratio} |" for row, ratio in record["ratios"].items())
+    figures = "\n".join(
+        f"| {figure['name']} | {figure['value']:,.3g} {figure['unit']} | {figure['target']} |"
+        for figure in record.get("figures", ())
+    )
+    return (
+        f"| in process | times faster |\n| --- | --- |\n{ratios}\n\n"
+        f"| in process | measured | target |\n| --- | --- | --- |\n{figures}"
     )
 
 

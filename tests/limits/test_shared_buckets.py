@@ -36,9 +36,9 @@ def run(work: Callable[[RedisBuckets], Awaitable[T]], redis: RedisServer) -> T:
 def debt_s(redis: RedisServer, limit: Limit) -> float:
     """How empty the one bucket in Redis is, in seconds until it is full."""
     client = redis.client()
-    (name,) = client.scan_iter("fastauth:limit:*") or (None,)
+    (name,) = list(client.scan_iter("fastauth:limit:*"))
     seconds, microseconds = client.time()
-    return (int(client.get(name)) - seconds * 1_000_000 - microseconds) / 1e6
+    return (int(str(client.get(name))) - seconds * 1_000_000 - microseconds) / 1e6
 
 
 @pytest.mark.parametrize("tier", ["exact", "leased"])
