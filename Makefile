@@ -53,6 +53,7 @@ bench: $(VENV)/.dev  ## micro benchmarks, compared with benchmarks/micro/record.
 
 bench-load: $(VENV)/.dev  ## real servers under load; renders benchmarks/README.md
 	$(BIN)/python -m benchmarks.load.figures
+	$(BIN)/python -m benchmarks.load.limits
 
 clean:
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks src/*.egg-info src/fastauth/_core*.so $(VENV)

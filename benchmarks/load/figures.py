@@ -35,11 +35,19 @@ from tests.integration.running import (
     signing_key,
     wait_for,
 )
+from tests.redis_servers import running_redis
 
 SERVER_CORE, LOAD_CORE = "0", "1"
 PASSWORD = "correct horse battery staple"
 CONNECTIONS = 32
 FEWEST_ROUNDS = 3
+# So high that nothing is refused: a refusal would be cheaper than a login. A server without any of it is "off".
+LIMITED = {
+    "FASTAUTH_LIMITS__LOGIN_PER_IP": "1000000/s burst 1000000",
+    "FASTAUTH_LIMITS__LOGIN_PER_USER": "1000/s burst 1000",
+    "FASTAUTH_LIMITS__LOGIN_GLOBAL": "1000000/s burst 1000000",
+    "FASTAUTH_LIMITS__VERIFY_PER_IP": "1000000/s burst 1000000",
+}
 UNSEEN_TOKENS = 20_000  # the cache and its ghosts hold about 12,000
 
 
@@ -184,6 +192,17 @@ def measure(folder: Path, rounds: int, seconds: float) -> dict[str, Any]:
             note("verify_per_s", wrk(f"{server.url}/verify", seconds, token))
             tokens = write_tokens(server, folder / "tokens")
             note("verify_unseen_per_s", wrk(f"{server.url}/verify", seconds, tokens=tokens))
+        with running_redis() as redis:
+            os.sched_setaffinity(redis.pid, {int(LOAD_CORE)})
+            on_redis = {**LIMITED, "FASTAUTH_REDIS_URL": redis.url}
+            for limits, login, verify in (
+                (LIMITED, "login_limited_per_s", "verify_limited_per_s"),
+                (on_redis, "login_limited_redis_per_s", "verify_leased_per_s"),
+            ):
+                with pinned_server(cheap, **CHEAP, **limits) as server:
+                    note(login, logins_per_second(server, seconds))
+                    token = server.login("admin", PASSWORD).json["token"]
+                    note(verify, wrk(f"{server.url}/verify", seconds, token))
         with pinned_server(owasp) as server:
             note("login_owasp_per_s", logins_per_second(server, seconds))
         note("hash_owasp_s", hash_time_s("owasp"))

@@ -11,6 +11,14 @@ TEMPLATE = ROOT / "benchmarks" / "templates" / "README.md"
 MICRO = ROOT / "benchmarks" / "micro" / "record.json"
 
 
+LIMITED_ROWS = (
+    ("`POST /auth`, all limits on", "login_limited_per_s", "login_cheapest_per_s"),
+    ("`POST /auth`, all limits on, through Redis", "login_limited_redis_per_s", "login_cheapest_per_s"),
+    ("`GET /verify`, limited by address", "verify_limited_per_s", "verify_per_s"),
+    ("`GET /verify`, limited by address, leased from Redis", "verify_leased_per_s", "verify_per_s"),
+)
+
+
 def newest(pattern: str) -> Path:
     """The newest record, by its dated name. Raises FileNotFoundError."""
     paths = sorted(RESULTS.glob(pattern))
@@ -48,6 +56,10 @@ def load_table(record: dict[str, Any]) -> str:
             f"{figures['python_validate_per_s']:.0f}/s",
             f"fastauth: {figures['verify_per_s'] / figures['python_validate_per_s']:.1f} x",
         ),
+        *(
+            (name, f"{figures[row]:.0f}/s", f"{figures[row] / figures[off]:.2f} x without limits")
+            for name, row, off in LIMITED_ROWS
+        ),
     ]
     return "| one core | measured | ratio |\n| --- | --- | --- |\n" + "\n".join(
         f"| {' | '.join(row)} |" for row in rows
@@ -67,15 +79,57 @@ def micro_table(record: dict[str, Any]) -> str:
     )
 
 
+def two_nodes_table(record: dict[str, Any]) -> str:
+    """Two nodes on one bucket."""
+
+    def row(run: dict[str, Any]) -> str:
+        by_node = " + ".join(f"{count:,}" for count in run["admitted_by_node"])
+        return (
+            f"| {run['mode']} | {run['per_second']:,} | {by_node} = {run['admitted']:,} "
+            f"| {run['most']:,} | {run['most_in_any_window']:,} | {run['p99_ms']} ms |"
+        )
+
+    rows = [row(run) for run in record["two_nodes"]]
+    return (
+        "| mode | requests/s | admitted | burst + rate x t | bound over any window | p99 |\n"
+        "| --- | --- | --- | --- | --- | --- |\n" + "\n".join(rows)
+    )
+
+
+def faults_table(record: dict[str, Any]) -> str:
+    """What Redis's faults cost."""
+
+    def row(name: str, run: dict[str, Any]) -> str:
+        back = "never away" if run["shared_again_after_s"] is None else f"{run['shared_again_after_s']} s"
+        return (
+            f"| {name} | {run['requests']:,} | {run['answers_5xx']} | {run['without_answer']} | {run['refused']} "
+            f"| {run['p50_before_ms']} / {run['p99_before_ms']} / {run['longest_before_ms']} ms "
+            f"| {run['longest_at_the_fault_ms']} ms | {run['p99_after_ms']} ms | {back} "
+            f"| {run['lost_lines']}, {run['back_lines']} |"
+        )
+
+    return (
+        "| Redis | requests | 5xx | no answer | 429 | before: p50 / p99 / longest | longest at the fault | p99 after "
+        "| shared again after | lines `redis_lost`, `redis_back` of 2 workers |\n"
+        f"|{' --- |' * 10}\n" + "\n".join(row(name, run) for name, run in record["faults"].items())
+    )
+
+
 def render() -> str:
     """Write the page; out: the load table."""
     path = newest("*-load.json")
     load, micro = json.loads(path.read_text()), json.loads(MICRO.read_text())
+    limits_path = newest("*-limits.json")
+    limits = json.loads(limits_path.read_text())
     table = load_table(load)
     page = TEMPLATE.read_text().format(
         load=table,
         micro=micro_table(micro),
         load_source=path.name,
+        two_nodes=two_nodes_table(limits),
+        faults=faults_table(limits),
+        limits_source=limits_path.name,
+        limits_revision=limits["revision"],
         machine=f"{load['cores']} x {load['machine']}, Linux {load['kernel']}, Python {load['python']}",
         revision=load["revision"],
     )
