@@ -152,8 +152,8 @@ class GuessBudget:
     async def _try_in_redis(self, key: str, shared: RedisBuckets) -> Attempt | object | None:
         """None when Redis does not answer."""
         limit = self._limit
-        account = blake2b(key.encode(), digest_size=16).hexdigest()
-        keys = tuple(f"{shared.prefix}:guess:{{{account}}}:{part}" for part in ("failed", "trying"))
+        account = f"{shared.prefix}:guess:{{{blake2b(key.encode(), digest_size=16).hexdigest()}}}"
+        keys = (f"{account}:failed", f"{account}:trying")
         name = next(self._ids)
         budget = (limit.emission_us, limit.burst)
 
@@ -166,14 +166,17 @@ class GuessBudget:
                     shared.mirror.copy(key, limit, reply[0][3])
                 self._wake(key)
 
-            shared.link.call(Call("settle", keys, (*budget, int(failed), name))).add_done_callback(then)
+            settled = shared.link.call(Call("settle", keys, (*budget, int(failed), name)), hurry=False)
+            settled.add_done_callback(then)
 
         reminder = shared.mirror.reminder(key, limit)
-        future = shared.link.call(Call("reserve", keys, (*budget, reminder, 2 * _EPOCH_US, name)))
+        arguments = (*budget, reminder, 2 * _EPOCH_US, name)
+        future = shared.link.call(Call("reserve", keys, arguments, undo=lambda: settle(False)))
         try:
-            reply = await asyncio.shield(future)
-        except asyncio.CancelledError:  # nobody waits for the room that it makes
-            future.add_done_callback(lambda _: settle(False))
+            reply = await future
+        except asyncio.CancelledError:
+            if not future.cancelled():  # the reply had come already
+                settle(False)
             raise
         if reply is None:
             return None

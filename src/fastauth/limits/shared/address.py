@@ -65,6 +65,7 @@ def parse_url(text: str) -> Address:
     Raises RedisRefused, whose text never repeats the URL: it may hold a password.
     """
     try:
+        import hiredis  # noqa: F401 - the link needs both
         from redis.asyncio.connection import parse_url as check
     except ImportError:
         raise RedisRefused("the Redis client is not installed; run: pip install 'fastauth[redis]'") from None

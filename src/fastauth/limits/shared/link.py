@@ -24,6 +24,8 @@ LONGEST_RETRY_S: Final = 1.0
 MAX_WAITING: Final = 20_000
 MAX_BATCH: Final = 500  # Redis serves nobody else meanwhile
 _CONNECTIONS: Final = 2
+_NO_HURRY_S: Final = 0.002
+_MANY_WAITING: Final = 64
 _FIRST_RETRY_S: Final = 0.05
 _STEADY_AFTER_S: Final = 5.0
 # A timer may be served before a reply that has arrived, the more so when the loop is late: it is looked for once more.
@@ -41,17 +43,25 @@ class Call:
     """One run of the script: ``op``, its keys and arguments as ``buckets.lua`` says.
 
     ``group`` makes calls equal: one command runs for all of a group, and its last argument is how many they are.
+    ``undo`` is called when Redis has done it and whoever asked has gone meanwhile.
     """
 
-    __slots__ = ("arguments", "group", "keys", "op")
+    __slots__ = ("arguments", "group", "keys", "op", "undo")
 
     def __init__(
-        self, op: str, keys: tuple[str, ...], arguments: tuple[int | str, ...], group: Hashable = None
+        self,
+        op: str,
+        keys: tuple[str, ...],
+        arguments: tuple[int | str, ...],
+        *,
+        group: Hashable = None,
+        undo: Callable[[], None] | None = None,
     ) -> None:
         self.op = op
         self.keys = keys
         self.arguments = arguments
         self.group = group
+        self.undo = undo
 
     def packed(self, count: int, *, whole_script: bool = False) -> tuple[Any, ...]:
         """The command."""
@@ -83,6 +93,7 @@ class RedisLink:
         self._waiting: list[_Waiting] = []
         self._lanes: list[_Lane] = []
         self._lost = asyncio.Event()
+        self._sending_later: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop
         self._keeper: asyncio.Task[None] | None = None
 
@@ -102,17 +113,31 @@ class RedisLink:
                 await self._keeper
         await self._hang_up()
 
-    def call(self, call: Call) -> "asyncio.Future[Reply]":
-        """Put a call into the next batch. Out: the reply, or None at once or within the timeout."""
+    def call(self, call: Call, *, hurry: bool = True) -> "asyncio.Future[Reply]":
+        """Put a call into the next batch. Out: the reply, or None at once or within the timeout.
+
+        In: whether somebody waits for the reply; else it goes with the next that hurries, or after 2 ms.
+        """
         future: asyncio.Future[Reply] = self._loop.create_future()
         if not self.is_up or len(self._waiting) >= MAX_WAITING:
             future.set_result(None)
             return future
         self._waiting.append(_Waiting(call, future, self._loop.time()))
-        for lane in self._lanes:
-            if lane.wake():
-                break
+        if hurry:
+            self._send()
+        elif self._sending_later is None:
+            self._sending_later = self._loop.call_later(_NO_HURRY_S, self._send)
         return future
+
+    def _send(self) -> None:
+        if self._sending_later is not None:
+            self._sending_later.cancel()
+            self._sending_later = None
+        # While a batch is in flight the next one grows; a second connection is for when it grows too much.
+        if len(self._waiting) >= _MANY_WAITING or not any(lane.is_busy for lane in self._lanes):
+            for lane in self._lanes:
+                if lane.wake():
+                    break
 
     def take_batch(self) -> "list[list[_Waiting]]":
         """What waits, the equal ones together, the oldest first."""
@@ -196,8 +221,10 @@ class _Waiting:
         self.since_s = since_s
 
     def resolve(self, reply: Reply) -> None:
-        if not self.future.done():  # else whoever asked has gone
+        if not self.future.done():
             self.future.set_result(reply)
+        elif reply is not None and self.call.undo is not None and self.future.cancelled():
+            self.call.undo()
 
 
 class _Lane:
@@ -215,6 +242,11 @@ class _Lane:
         """Serve batches until the connection fails."""
         self._loop = loop
         self._task = loop.create_task(self._serve())
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it will look for calls by itself before long."""
+        return self._idle is None or self._idle.done()
 
     def wake(self) -> bool:
         """Whether it was idle and looks for calls now."""
@@ -246,6 +278,7 @@ class _Lane:
                 if not self._in_flight:
                     self._idle = self._loop.create_future()
                     await self._idle
+                    self._idle = None
                     continue
                 await self._answer()
         except Exception as error:  # noqa: BLE001 - any failure means the same: go on without Redis
@@ -290,10 +323,13 @@ class _Lane:
         return answers
 
     async def _exchange(self, commands: list[tuple[Any, ...]]) -> list[Any]:
+        from hiredis import (
+            pack_command,  # redis-py's asyncio connection would pack in Python, which costs most of a call
+        )
         from redis.exceptions import ResponseError
 
         connection = self._connection
-        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        await connection.send_packed_command([*map(pack_command, commands)], check_health=False)
         answers: list[Any] = []
         for _ in commands:
             try:
