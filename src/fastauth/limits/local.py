@@ -52,6 +52,7 @@ class LocalBuckets(core.BucketTable):
         if type(capacity) is not int or not MIN_CAPACITY <= capacity <= MAX_CAPACITY:
             raise ValueError(f"capacity must be an int from {MIN_CAPACITY} to {MAX_CAPACITY}")
         self.capacity = 1 << (capacity - 1).bit_length()
+        self._size = self.size_of(capacity)
         self.path = None if path is None else Path(path)
         descriptor = self._memory_file() if self.path is None else self._open(self.path)
         weakref.finalize(self, os.close, descriptor)
@@ -70,9 +71,10 @@ class LocalBuckets(core.BucketTable):
                 with contextlib.suppress(OSError):  # a file system that cannot
                     self._mapped.madvise(mmap.MADV_REMOVE, start, mmap.PAGESIZE)
 
-    @property
-    def _size(self) -> int:
-        return core.TABLE_HEADER_BYTES + 2 * self.capacity * core.TABLE_SLOT_BYTES
+    @staticmethod
+    def size_of(capacity: int) -> int:
+        """How many bytes a table takes."""
+        return core.TABLE_HEADER_BYTES + 2 * (1 << (capacity - 1).bit_length()) * core.TABLE_SLOT_BYTES
 
     def _new_header(self) -> bytes:
         return _HEADER.pack(_MAGIC, _LAYOUT, 0, self.capacity, _boot_id(), secrets.token_bytes(16))

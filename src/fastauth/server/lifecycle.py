@@ -26,7 +26,7 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server.mp import MPServer
 
-from fastauth.limits import LocalBuckets, TableRefused
+from fastauth.limits import LocalBuckets
 from fastauth.server.app import compose
 from fastauth.server.asgi import AsgiApp
 from fastauth.server.bootstrap import StartRefused
@@ -278,11 +278,12 @@ def _signals_held() -> Iterator[None]:
 def serve(settings: Settings, say: Callable[[str], None]) -> None:
     """Serve until told to stop. In: where the one ready line goes. The caller holds the ``InstanceLock``.
 
-    Raises StartRefused when the address is taken or no worker comes up.
+    Raises StartRefused when the address is taken or no worker comes up, TableRefused.
     """
     flag_path = settings.data_path / "fastauth.drain"
     drain = DrainFlag(flag_path)
     drain.clear()
+    table = LocalBuckets(settings.limits.max_buckets, table_path(settings))  # before the workers: it fails once
     counters_path = settings.data_path / "fastauth.counters"
     Counters(counters_path).clear()
     server = Server(settings, free_address(settings.host, settings.port), drain, say)
@@ -290,8 +291,7 @@ def serve(settings: Settings, say: Callable[[str], None]) -> None:
     server.serve(target_loader=load, wrap_loader=False)
     flag_path.unlink(missing_ok=True)
     counters_path.unlink(missing_ok=True)
-    with contextlib.suppress(TableRefused):  # it has been said by the workers
-        LocalBuckets(settings.limits.max_buckets, table_path(settings)).trim()
+    table.trim()
     if server.has_given_up:
         raise StartRefused("no worker came up; the log above says why")
 

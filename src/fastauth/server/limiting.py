@@ -26,12 +26,20 @@ _TIERS: Final[dict[str, Tier]] = {
 
 
 def table_path(settings: Settings) -> Path:
-    """The file of the table that all workers on a data directory share: in memory where there is a place for such."""
-    if os.access(_SHARED_MEMORY, os.W_OK | os.X_OK):
-        directory = settings.data_path.stat()  # the directory itself: one that was removed and made again is another
-        whose = f"{os.geteuid()}-{directory.st_dev:x}-{directory.st_ino:x}"
-        return _SHARED_MEMORY / f"fastauth-{whose}-{settings.limits.max_buckets}"
+    """The file of the table that all workers on a data directory share: in memory where that has room for it."""
+    directory = settings.data_path.stat()  # the directory itself: one that was removed and made again is another
+    whose = f"{os.geteuid()}-{directory.st_dev:x}-{directory.st_ino:x}"
+    path = _SHARED_MEMORY / f"fastauth-{whose}-{settings.limits.max_buckets}"
+    if path.exists() or _has_room(_SHARED_MEMORY, LocalBuckets.size_of(settings.limits.max_buckets)):
+        return path
     return settings.data_path / f"fastauth.buckets-{settings.limits.max_buckets}"
+
+
+def _has_room(folder: Path, size: int) -> bool:
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return False
+    system = os.statvfs(folder)
+    return system.f_bavail * system.f_frsize > 2 * size  # others live there too
 
 
 class Limiting:

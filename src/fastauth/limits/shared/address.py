@@ -39,7 +39,11 @@ class Address(NamedTuple):
             url += f"[{host}]:{port}{self.rest}" if ":" in host else f"{host}:{port}{self.rest}"
         options: dict[str, Any] = {"socket_timeout": None, "socket_connect_timeout": CONNECT_TIMEOUT_S, "protocol": 2}
         connection: Connection = ConnectionPool.from_url(url, **options).make_connection()  # type: ignore[no-untyped-call]
-        await connection.connect()  # type: ignore[no-untyped-call]
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call]
+        except BaseException:  # out of time, too
+            await connection.disconnect(nowait=True)
+            raise
         return connection
 
     async def _find_master(self) -> tuple[str, int]:
