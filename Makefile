@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py src/fastauth/_core.pyx
 
+# What the core does for others; tests/twins compares the two implementations in any case.
+ON_THE_CORE := tests/domain tests/endpoints tests/jose tests/limits tests/verifier
+
 .PHONY: run setup test test-full asan check bench bench-load clean
 
 run: setup  ## serve on http://127.0.0.1:8000 (PORT=8001 DATA_DIR=/x change that)
@@ -22,10 +25,10 @@ $(VENV)/.dev: $(VENV)/.setup
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[redis,test,dev]'
 	@touch $@
 
-test: $(VENV)/.dev  ## the whole suite, real servers included, then its units and the main job on the pure twin
+test: $(VENV)/.dev  ## the whole suite, real servers included, then what stands on the core, and the main job, on the pure twin
 	@tests/servers.sh
 	$(BIN)/python -m pytest tests
-	FASTAUTH_PURE_PYTHON=1 $(BIN)/python -m pytest -q tests -m "not integration"
+	FASTAUTH_PURE_PYTHON=1 $(BIN)/python -m pytest -q $(ON_THE_CORE) -m "not integration"
 	FASTAUTH_PURE_PYTHON=1 $(BIN)/python -m pytest -q tests/integration/test_login_and_verify.py
 
 test-full: $(VENV)/.dev asan  ## the same at full counts; writes a dated record under benchmarks/results
