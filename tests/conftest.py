@@ -11,12 +11,19 @@ from hypothesis import settings
 
 from fastauth.backends.sqlite.database import Database
 from fastauth.jose.keys import SigningKey
+from fastauth.server import limiting
 from fastauth.server.bootstrap import open_storage
 from fastauth.server.settings import load_settings
 
 EXAMPLES: Final = 1_000 if os.environ.get("FASTAUTH_TEST_FULL") == "1" else 50  # unless a test says otherwise
 settings.register_profile("suite", max_examples=EXAMPLES, deadline=None, database=None)
 settings.load_profile("suite")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tables_of_this_process(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Applications that are composed in this process keep their bucket tables where they are removed."""
+    limiting._SHARED_MEMORY = tmp_path_factory.mktemp("tables")  # type: ignore[misc]
 
 
 @pytest.fixture(scope="session")
