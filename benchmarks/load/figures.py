@@ -23,7 +23,6 @@ from typing import Any
 from benchmarks.load.render import load_table, render
 from benchmarks.machine import RESULTS, ROOT, describe
 from fastauth.backends.passwords import PROFILES, check_password, hash_password
-from fastauth.domain.users import User
 from fastauth.jose.issuer import Issuer
 from fastauth.server.settings import load_settings
 from tests.integration.running import (
@@ -135,9 +134,10 @@ def write_tokens(server: RunningServer, path: Path) -> Path:
     """So many tokens of the server that each is forgotten before it comes again."""
     settings = load_settings(None, {"FASTAUTH_PORT": str(server.port)}, {})
     issuer = Issuer(signing_key(server.data_dir), settings.issuer_url, settings.tokens, secrets.token_bytes)
-    user = User(sub="0" * 32, name="somebody", password_hash="", created_at_s=0, updated_at_s=0)
     now_s = int(time.time())
-    path.write_text("".join(f"{issuer.issue_user_token(user, now_s).text}\n" for _ in range(UNSEEN_TOKENS)))
+    path.write_text(
+        "".join(f"{issuer.issue_client_token('0' * 32, 'user', now_s).text}\n" for _ in range(UNSEEN_TOKENS))
+    )
     return path
 
 

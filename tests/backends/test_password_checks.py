@@ -11,8 +11,8 @@ from fastauth.backends.passwords import (
     PasswordHasher,
     PasswordSettings,
     check_password,
-    hash_threads,
 )
+from fastauth.backends.work_pool import threads_per_worker
 from fastauth.domain.errors import PasswordHashRefused
 from fastauth.domain.password_schemes import decoy_hash, parse_scheme
 from tests.backends.foreign_hashes import MAKERS, by_bcrypt, plain64
@@ -151,9 +151,9 @@ def test_an_absurd_hash_is_refused_and_not_computed() -> None:
 
 def test_the_hash_threads_of_all_workers_together_fill_the_cores_once() -> None:
     cores = len(os.sched_getaffinity(0))
-    assert hash_threads(1) == cores
+    assert threads_per_worker(1) == cores
     for workers in (1, 2, 3, 8, 64):
-        assert 1 <= hash_threads(workers) <= max(1, cores // workers)
+        assert 1 <= threads_per_worker(workers) <= max(1, cores // workers)
 
 
 # ------------------------------------------------------------------ decoys

@@ -62,7 +62,7 @@ class UserStoreSuite:
 
     def test_a_deleted_name_can_be_added_again_as_somebody_else(self, users: UserStore) -> None:
         run(users.add(user("alice"), "alice"))
-        run(users.delete("alice"))
+        run(users.delete("alice", 2_000))
         assert run(users.find_by_name("alice")) is None
         run(users.add(user("alice", sub="another"), "alice"))
         found = run(users.find_by_name("alice"))
@@ -117,8 +117,8 @@ class UserStoreSuite:
         for work in (
             users.set_disabled("bob", True, 1),
             users.set_password_hash("bob", BCRYPT_4, 1),
-            users.delete("bob"),
-            users.delete("Alice"),
+            users.delete("bob", 2_000),
+            users.delete("Alice", 2_000),
         ):
             with pytest.raises(NotFound):
                 run(work)
@@ -192,7 +192,7 @@ class UserStoreSuite:
         run(users.add(user("alice"), "alice"))
         for name in ("bob", "carol"):
             run(users.add(user(name, password_hash=BCRYPT_5), name))
-        run(users.delete("bob"))
+        run(users.delete("bob", 2_000))
         assert run(users.slowest_scheme()) == "$2b$05"
         run(users.replace_password_hash("sub-carol", BCRYPT_5, ARGON2, 2))
         assert run(users.slowest_scheme()) == parse_scheme(ARGON2).identifier

@@ -7,14 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from precis_i18n import get_profile
 
-from fastauth.domain.errors import PasswordRefused, ScopeRefused, UserNameRefused
+from fastauth.domain.errors import PasswordRefused, UserNameRefused
 from fastauth.domain.users import (
     MAX_NAME_BYTES,
     MAX_PASSWORD_BYTES,
     User,
     canonical_name,
     check_new_password,
-    check_scope,
     skeleton,
 )
 from tests.cases import each
@@ -176,24 +175,6 @@ def test_an_ascii_name_is_its_own_skeleton(name: str) -> None:
 def test_ideographs_and_the_kana_that_look_the_same_have_one_skeleton(one: str, other: str) -> None:
     """Unicode TR 39 gives each of these pairs one skeleton."""
     assert skeleton(canonical_name(one)) == skeleton(canonical_name(other))
-
-
-# ------------------------------------------------------------------ scopes
-
-
-@each("scope", ["a", "user", "a b", "user:read user:write", "!#[]~", "https://api.example/x", "a" * 1024])
-def test_a_scope_as_rfc_6749_writes_it_is_taken_unchanged(scope: str) -> None:
-    assert check_scope(scope) == scope
-
-
-@each(
-    "scope",
-    ["", " ", " a", "a ", "a  b", "a\tb", "a\nb", "a\n", 'a"b', "a\\b", "é", "a\x00", "a\x7f", "a\u00a0b", "a" * 1025],
-)
-def test_any_other_scope_is_refused_without_being_repeated(scope: str) -> None:
-    with pytest.raises(ScopeRefused) as refusal:
-        check_scope(scope)
-    assert len(scope) < 4 or scope not in str(refusal.value)
 
 
 # ------------------------------------------------------------------ new passwords

@@ -15,8 +15,9 @@ class ReadyRequest(Request):
         method: str = "GET",
         path: str = "/",
         peer: str | None = None,
+        query: bytes = b"",
     ) -> None:
-        super().__init__(method, path, headers or {}, peer)
+        super().__init__(method, path, headers or {}, peer, query)
         self.body = body
         self.reads = 0
 

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from fastauth.endpoints.auth import check_json_content_type, decode_credentials
+from fastauth.endpoints.auth import decode_credentials
+from fastauth.endpoints.bodies import check_json_content_type
 from fastauth.endpoints.errors import MalformedBody, UnsupportedMediaType
 from tests.cases import each
 from tests.endpoints.asking import ReadyRequest

@@ -1,7 +1,9 @@
 """``POST /auth`` in one process: a real database, real hashes, real tokens."""
 
 import asyncio
+import contextlib
 import json
+import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -9,17 +11,22 @@ from typing import Any, TypeVar
 import pytest
 import structlog.testing
 
-from fastauth.backends.passwords import HashPool, PasswordHasher, PasswordSettings
+from fastauth.backends.caching import CachedUsers
+from fastauth.backends.passwords import PasswordHasher, PasswordSettings
 from fastauth.backends.sqlite.database import Database
+from fastauth.backends.sqlite.sessions import SqliteSessionStore
 from fastauth.backends.sqlite.users import SqliteUserStore
+from fastauth.backends.work_pool import WorkPool
 from fastauth.domain.errors import FastauthError, InvalidCredentials, IssueFailed, Overloaded, Unavailable
 from fastauth.domain.password_schemes import decoy_hash, parse_scheme
+from fastauth.domain.sessions import Session, SessionRules
 from fastauth.domain.users import User, canonical_name, skeleton
 from fastauth.endpoints.auth import LoginEndpoint
 from fastauth.endpoints.errors import MalformedBody, UnsupportedMediaType
 from fastauth.endpoints.http import Response
 from fastauth.endpoints.login_limits import LoginLimits
 from fastauth.endpoints.problems import problem_response
+from fastauth.endpoints.session_starter import SessionStarter
 from fastauth.jose.issuer import Issuer, TokenSettings
 from fastauth.jose.keys import SigningKey
 from fastauth.verifier import Verifier
@@ -31,6 +38,7 @@ from tests.jose.making import ISSUER, NOW_S
 T = TypeVar("T")
 
 PASSWORD = "correct horse battery staple"
+RULES = SessionRules(idle_s=86_400, max_s=10 * 86_400, grace_s=10, access_ttl_s=3_600, per_family=None)
 JSON_BODY = {b"content-type": b"application/json"}
 
 
@@ -73,12 +81,15 @@ class Logins:
         assert account is not None
         return account
 
-    def with_endpoint(self, work: Callable[[LoginEndpoint, HashPool], Awaitable[T]]) -> T:
+    def with_endpoint(self, work: Callable[[LoginEndpoint, WorkPool], Awaitable[T]]) -> T:
         async def run() -> T:
-            pool = HashPool(1)
+            pool = WorkPool(1, 0.03)
             issuer = Issuer(self.key, ISSUER, TokenSettings(), self.token_bytes)
             log = structlog.get_logger()
-            endpoint = LoginEndpoint(self.users, self.hasher, pool, issuer, lambda: NOW_S + 0.9, log, LoginLimits())
+            sessions = SessionStarter(SqliteSessionStore(self.database), RULES, "user", secrets.token_bytes)
+            endpoint = LoginEndpoint(
+                CachedUsers(self.users), self.hasher, pool, sessions, issuer, lambda: NOW_S + 0.9, log, LoginLimits()
+            )
             try:
                 return await work(endpoint, pool)
             finally:
@@ -89,7 +100,7 @@ class Logins:
     def login(self, username: str, password: str, headers: dict[bytes, bytes] = JSON_BODY) -> Response:
         """The answer; every write that it set off is durable. Raises what the endpoint raises."""
 
-        async def work(endpoint: LoginEndpoint, _pool: HashPool) -> Response:
+        async def work(endpoint: LoginEndpoint, _pool: WorkPool) -> Response:
             body = json.dumps({"username": username, "password": password}).encode()
             response = await endpoint(ReadyRequest(body, headers, "POST", "/auth"))
             await asyncio.sleep(0)  # the write behind the answer is queued
@@ -122,7 +133,7 @@ def test_the_right_password_gets_a_token_that_verifies(logins: Logins) -> None:
     assert response.status == 200
     assert header_of(response, "content-type") == "application/json"
     assert header_of(response, "cache-control") == "no-store"
-    assert body.keys() == {"token", "token_type", "expires_in"}
+    assert body.keys() == {"token", "token_type", "expires_in", "refresh_token"}
     assert (body["token_type"], body["expires_in"]) == ("Bearer", 3600)
     verifier = Verifier({"keys": [logins.key.public_jwk]}, ISSUER, ISSUER, clock=lambda: NOW_S)
     claims = verifier.verify(body["token"])
@@ -171,10 +182,18 @@ def test_a_disabled_account_is_not_rehashed(logins: Logins) -> None:
 def test_a_rehash_that_cannot_be_stored_does_not_fail_the_login_and_is_logged_without_the_hash(logins: Logins) -> None:
     imported = logins.add("bob", MAKERS["bcrypt 2b"](PASSWORD))
 
-    async def work(endpoint: LoginEndpoint, _pool: HashPool) -> Response:
+    async def work(endpoint: LoginEndpoint, _pool: WorkPool) -> Response:
         body = json.dumps({"username": "bob", "password": PASSWORD}).encode()
         await logins.database.write(lambda connection: connection.execute("PRAGMA busy_timeout=20").fetchall())
-        with locked(logins.database.path):
+        with contextlib.ExitStack() as holding:
+            save = endpoint._sessions.save
+
+            async def save_and_lock(session: Session, user: User) -> bool:
+                saved = await save(session, user)
+                holding.enter_context(locked(logins.database.path))
+                return saved
+
+            endpoint._sessions.save = save_and_lock  # type: ignore[method-assign]
             response = await endpoint(ReadyRequest(body, JSON_BODY, "POST", "/auth"))
             await asyncio.sleep(0)  # the write behind the answer is queued
             with pytest.raises(Unavailable):  # and this one stands behind it
@@ -261,9 +280,9 @@ def test_a_token_that_cannot_be_made_is_a_failure_of_its_own(logins: Logins) -> 
 
 
 def test_a_full_pool_refuses_with_a_time_to_come_back(logins: Logins) -> None:
-    async def work(endpoint: LoginEndpoint, pool: HashPool) -> None:
+    async def work(endpoint: LoginEndpoint, pool: WorkPool) -> None:
         body = json.dumps({"username": "alice", "password": PASSWORD}).encode()
-        waiting = [asyncio.ensure_future(pool.run(lambda: None)) for _ in range(HashPool.WAITING_PER_THREAD + 1)]
+        waiting = [asyncio.ensure_future(pool.run(lambda: None)) for _ in range(65)]
         await asyncio.sleep(0)
         with pytest.raises(Overloaded):
             await endpoint(ReadyRequest(body, JSON_BODY, "POST", "/auth"))
@@ -274,7 +293,7 @@ def test_a_full_pool_refuses_with_a_time_to_come_back(logins: Logins) -> None:
 
 
 def test_a_wrong_media_type_is_refused_before_the_body_is_read(logins: Logins) -> None:
-    async def work(endpoint: LoginEndpoint, _pool: HashPool) -> None:
+    async def work(endpoint: LoginEndpoint, _pool: WorkPool) -> None:
         request = ReadyRequest(b"{}", {b"content-type": b"text/plain"}, "POST", "/auth")
         with pytest.raises(UnsupportedMediaType):
             await endpoint(request)

@@ -10,17 +10,30 @@ from fastauth.domain.errors import (
     Conflict,
     FastauthError,
     InvalidCredentials,
+    InvalidGrant,
     IssueFailed,
     Overloaded,
     Unavailable,
 )
 from fastauth.endpoints.errors import BodyTooLarge, MalformedBody, MethodNotAllowed, TokenMissing
-from fastauth.endpoints.problems import INVALID_TOKEN, NEVER_OVER_HTTP, PROBLEMS, problem_response
+from fastauth.endpoints.problems import INVALID_TOKEN, NEVER_OVER_HTTP, PROBLEMS, oauth_response, problem_response
 from fastauth.jose.refusals import TokenRefused
 from tests.cases import each
 from tests.endpoints.asking import header_of
 
 # Scripts: importing them would run them.
+NOT_AT_OAUTH_ENDPOINTS = {
+    "bearer_twice",
+    "forbidden",
+    "invalid_credentials",
+    "no_session",
+    "path_not_found",
+    "token_missing",
+    "token_refused",
+}
+MET_AT_OAUTH_ENDPOINTS = PROBLEMS.keys() - NOT_AT_OAUTH_ENDPOINTS
+# RFC 6749 section 5.2: %x20-21 / %x23-5B / %x5D-7E
+DESCRIPTION = {chr(code) for code in range(0x20, 0x7F)} - {'"', "\\"}
 SCRIPTS = {"fastauth.__main__", "fastauth.backends.migrations.env", "fastauth.backends.migrations.upgrade"}
 
 
@@ -58,7 +71,18 @@ def test_no_two_errors_share_a_code() -> None:
 
 def test_only_texts_that_are_meant_for_the_sender_reach_the_sender() -> None:
     passed_on = {code for code, problem in PROBLEMS.items() if problem.detail is None}
-    assert passed_on == {"bad_request", "malformed_body", "method_not_allowed", "unsupported_media_type"}
+    assert passed_on == {
+        "bad_request",
+        "malformed_body",
+        "method_not_allowed",
+        "unsupported_media_type",
+        "invalid_client",
+        "invalid_grant",
+        "invalid_request",
+        "invalid_scope",
+        "unauthorized_client",
+        "unsupported_grant_type",
+    }
 
 
 @each("code", PROBLEMS)
@@ -77,6 +101,39 @@ def test_an_answer_is_a_problem_document_that_nobody_keeps(code: str) -> None:
     assert 400 <= response.status <= 599
     assert body["detail"]
     assert (body["detail"] == "its text") == (PROBLEMS[code].detail is None)
+
+
+@each("code", PROBLEMS)
+def test_at_an_oauth_endpoint_the_same_is_written_as_rfc_6749_has_it(code: str) -> None:
+    class Raised(FastauthError):
+        pass
+
+    error = Raised("its text")
+    error.code = code
+    response, problem = oauth_response(error), problem_response(error)
+    body = json.loads(response.body)
+    assert response.status == problem.status
+    assert header_of(response, "content-type") == "application/json"
+    assert (header_of(response, "cache-control"), header_of(response, "pragma")) == ("no-store", "no-cache")
+    assert body.keys() == {"error", "error_description"}
+    assert all(char in DESCRIPTION for char in body["error_description"])
+    assert header_of(response, "www-authenticate") == header_of(problem, "www-authenticate")
+
+
+def test_the_codes_that_an_oauth_endpoint_can_meet_are_those_of_the_rfc() -> None:
+    said = {json.loads(oauth_response(InvalidGrant("x")).body)["error"]}
+    for code in MET_AT_OAUTH_ENDPOINTS:
+        said.add(PROBLEMS[code].oauth or code)
+    assert said <= {
+        "invalid_request",
+        "invalid_client",
+        "invalid_grant",
+        "unauthorized_client",
+        "unsupported_grant_type",
+        "invalid_scope",
+        "server_error",
+        "temporarily_unavailable",
+    }
 
 
 @each(

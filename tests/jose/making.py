@@ -4,6 +4,9 @@ import base64
 import json
 from typing import Any, Final
 
+import msgspec
+
+from fastauth.domain.sessions import Session
 from fastauth.jose.keys import SigningKey
 
 ISSUER: Final = "https://auth.example"
@@ -57,3 +60,19 @@ def token_of(key: SigningKey, header: Any = None, payload: Any = None) -> bytes:
 def raw_claims(claim: str, **without: None) -> bytes:
     """Good claims as JSON text, with the text of one more member in front; pass ``name=None`` to leave one out."""
     return b"{" + claim.encode() + b"," + json.dumps(claims_with(**without)).encode()[1:]
+
+
+def session_of(**changes: Any) -> Session:
+    """A session that began just now."""
+    session = Session(
+        sid="s1",
+        sub="5f9c",
+        client_id="fastauth",
+        scope="user",
+        auth_time_s=NOW_S,
+        expires_at_s=NOW_S + 90 * 86_400,
+        ends_at_s=NOW_S + 14 * 86_400,
+        tokens_until_s=NOW_S + 3_600,
+        token_hash=bytes(32),
+    )
+    return msgspec.structs.replace(session, **changes)

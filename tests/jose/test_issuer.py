@@ -8,14 +8,12 @@ import msgspec
 import pytest
 from jwt import PyJWK
 
-from fastauth.domain.users import User
+from fastauth.domain.sessions import Session
 from fastauth.jose import base64url
 from fastauth.jose.issuer import Issuer, TokenSettings
 from fastauth.jose.keys import SigningKey
 from tests.cases import each
-from tests.jose.making import AUDIENCE, ISSUER, NOW_S
-
-ALICE = User(sub="5f9c", name="alice", password_hash="-", created_at_s=0, updated_at_s=0)
+from tests.jose.making import AUDIENCE, ISSUER, NOW_S, session_of
 
 
 def counting_bytes() -> Callable[[int], bytes]:
@@ -34,6 +32,10 @@ def issuer_with(key: SigningKey, settings: TokenSettings | None = None) -> Issue
     return Issuer(key, ISSUER, settings or TokenSettings(), counting_bytes())
 
 
+def token_of(issuer: Issuer, session: Session | None = None, scope: str = "user", now_s: int = NOW_S) -> str:
+    return issuer.issue_user_token(session or session_of(), "alice", scope, now_s).text
+
+
 def parts_of(token: str) -> tuple[dict[str, object], dict[str, object]]:
     header, payload, _ = token.split(".")
     decoded = [json.loads(base64url.decode(part.encode()) or b"") for part in (header, payload)]
@@ -41,7 +43,7 @@ def parts_of(token: str) -> tuple[dict[str, object], dict[str, object]]:
 
 
 def test_a_user_token_has_the_claims_of_rfc_9068_and_nothing_else(signing_key: SigningKey) -> None:
-    header, claims = parts_of(issuer_with(signing_key).issue_user_token(ALICE, NOW_S).text)
+    header, claims = parts_of(token_of(issuer_with(signing_key)))
     assert header == {"alg": "RS256", "typ": "at+jwt", "kid": signing_key.kid}
     assert claims == {
         "iss": ISSUER,
@@ -52,41 +54,62 @@ def test_a_user_token_has_the_claims_of_rfc_9068_and_nothing_else(signing_key: S
         "jti": base64url.encode((1).to_bytes(16)).decode(),
         "client_id": "fastauth",
         "scope": "user",
-        "sid": base64url.encode((2).to_bytes(16)).decode(),
+        "sid": "s1",
         "auth_time": NOW_S,
         "preferred_username": "alice",
     }
 
 
 def test_the_times_are_whole_numbers_as_text(signing_key: SigningKey) -> None:
-    _, payload, _ = issuer_with(signing_key).issue_user_token(ALICE, NOW_S).text.split(".")
+    _, payload, _ = token_of(issuer_with(signing_key)).split(".")
     text = base64url.decode(payload.encode()) or b""
     assert b'"exp":%d,' % (NOW_S + 3600) in text
     assert b'"iat":%d,' % NOW_S in text
 
 
-def test_the_settings_decide_audience_life_and_scope(signing_key: SigningKey) -> None:
-    settings = TokenSettings(audience=AUDIENCE, access_ttl_s=60, user_scope="a b")
-    issuer = issuer_with(signing_key, settings)
-    _, claims = parts_of(issuer.issue_user_token(ALICE, NOW_S).text)
-    assert (claims["aud"], claims["exp"], claims["scope"]) == (AUDIENCE, NOW_S + 60, "a b")
-    assert issuer.issue_user_token(ALICE, NOW_S).ttl_s == 60
+def test_the_settings_decide_audience_and_life(signing_key: SigningKey) -> None:
+    issuer = issuer_with(signing_key, TokenSettings(audience=AUDIENCE, access_ttl_s=60))
+    _, claims = parts_of(token_of(issuer))
+    assert (claims["aud"], claims["exp"]) == (AUDIENCE, NOW_S + 60)
+    assert issuer.issue_user_token(session_of(), "alice", "user", NOW_S).ttl_s == 60
 
 
-def test_a_users_own_scope_goes_before_the_default(signing_key: SigningKey) -> None:
-    admin = msgspec.structs.replace(ALICE, scope="admin")
-    _, claims = parts_of(issuer_with(signing_key).issue_user_token(admin, NOW_S).text)
-    assert claims["scope"] == "admin"
+def test_a_token_of_a_refreshed_session_says_when_the_person_logged_in(signing_key: SigningKey) -> None:
+    refreshed = session_of(tokens_until_s=NOW_S + 5_600)
+    _, claims = parts_of(token_of(issuer_with(signing_key), refreshed, "a b", NOW_S + 2_000))
+    assert (claims["auth_time"], claims["iat"], claims["scope"]) == (NOW_S, NOW_S + 2_000, "a b")
+
+
+@each(("tokens_until_s", "ttl_s"), [(NOW_S + 10, 10), (NOW_S + 3_599, 3_599), (NOW_S + 9_999, 3_600), (NOW_S - 5, 1)])
+def test_a_token_does_not_outlive_its_session(signing_key: SigningKey, tokens_until_s: int, ttl_s: int) -> None:
+    ending = session_of(tokens_until_s=tokens_until_s)
+    token = issuer_with(signing_key).issue_user_token(ending, "alice", "user", NOW_S)
+    assert token.ttl_s == ttl_s
+    assert parts_of(token.text)[1]["exp"] == NOW_S + ttl_s
+
+
+def test_a_client_token_is_about_the_client_alone(signing_key: SigningKey) -> None:
+    token = issuer_with(signing_key).issue_client_token("c1", "a b", NOW_S)
+    assert parts_of(token.text)[1] == {
+        "iss": ISSUER,
+        "sub": "c1",
+        "aud": ISSUER,
+        "exp": NOW_S + 3600,
+        "iat": NOW_S,
+        "jti": base64url.encode((1).to_bytes(16)).decode(),
+        "client_id": "c1",
+        "scope": "a b",
+    }
+    assert "scope" not in parts_of(issuer_with(signing_key).issue_client_token("c1", None, NOW_S).text)[1]
 
 
 def test_no_two_tokens_share_an_id(signing_key: SigningKey) -> None:
     issuer = issuer_with(signing_key)
-    claims = [parts_of(issuer.issue_user_token(ALICE, NOW_S).text)[1] for _ in range(3)]
-    assert len({claim for one in claims for claim in (one["jti"], one["sid"])}) == 6
+    assert len({parts_of(token_of(issuer))[1]["jti"] for _ in range(3)}) == 3
 
 
 def test_pyjwt_verifies_the_token_with_the_published_key(signing_key: SigningKey) -> None:
-    token = issuer_with(signing_key).issue_user_token(ALICE, NOW_S).text
+    token = token_of(issuer_with(signing_key))
     claims = jwt.decode(
         token,
         PyJWK(signing_key.public_jwk),

@@ -1,19 +1,14 @@
-"""Password hashing: the profiles, checking a hash of any stored scheme, and the bounded pool that does the work.
+"""Password hashing: the profiles, and checking a hash of any stored scheme.
 
-A hash is computed only in the pool's threads, never on the event loop; argon2, bcrypt and hashlib release the GIL.
+A hash is computed only in a pool's threads, never on the event loop; argon2, bcrypt and hashlib release the GIL.
 """
 
-import asyncio
 import base64
 import hmac
-import math
-import os
 import secrets
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from hashlib import pbkdf2_hmac, scrypt
-from typing import Any, Final, Literal, TypeVar
+from typing import Final, Literal
 
 import bcrypt
 import msgspec
@@ -21,10 +16,8 @@ from argon2 import Type
 from argon2.exceptions import Argon2Error, InvalidHashError
 from argon2.low_level import hash_secret, verify_secret
 
-from fastauth.domain.errors import Overloaded, Unavailable
+from fastauth.domain.errors import Unavailable
 from fastauth.domain.password_schemes import MAX_SCRYPT_BYTES, decoy_hash, parse_scheme
-
-T = TypeVar("T")
 
 ProfileName = Literal["owasp", "rfc9106-low-memory", "cheapest-for-tests"]
 
@@ -53,6 +46,9 @@ PROFILES: Final[dict[ProfileName, Profile]] = {
     "rfc9106-low-memory": Profile(64 * 1024, 3, 4),  # RFC 9106 section 4, second recommended option
     "cheapest-for-tests": Profile(8, 1, 1),
 }
+
+EXPECTED_HASH_S: Final = 0.03
+"""What a hash takes, until hashes have been measured."""
 
 _AS_GOOD_AS: Final = 0.5  # of a decoy's cost, from where on the account's own hash stands for it
 _MOST_DECOYS: Final = 64
@@ -193,54 +189,3 @@ class PasswordHasher:
             decoy = decoy_hash(identifier, secrets.token_bytes(53))
             self._decoys[identifier] = (decoy, parse_scheme(decoy).cost_ms)
         return self._decoys[identifier]
-
-
-class HashPool:
-    """A bounded pool of threads for hash jobs.
-
-    The permit belongs to the job and not to the request: a client that leaves frees its place only when its
-    job is done, so that disconnecting cannot be used to start more hashes than there are threads.
-    """
-
-    WAITING_PER_THREAD: Final = 64
-    LONGEST_WAIT_S: Final = 3.0  # a person's patience; whoever would wait longer is told so at once
-
-    def __init__(self, threads: int, expected_s: float = 0.03) -> None:
-        """In: what a job takes, until jobs have been measured."""
-        self._threads = threads
-        self._most = threads * (self.WAITING_PER_THREAD + 1)
-        self._jobs = 0
-        self._mean_s = expected_s
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="hash")
-
-    async def run(self, job: Callable[[], T]) -> T:
-        """Run ``job`` in a thread and return its result; its exceptions come through.
-
-        Raises Overloaded when it would have to wait for too long, with the measured time until half as many do.
-        """
-        wait_s = self._mean_s * self._jobs / self._threads
-        if self._jobs >= self._most or (self._jobs >= self._threads and wait_s > self.LONGEST_WAIT_S):
-            raise Overloaded(max(1, math.ceil(max(wait_s - self.LONGEST_WAIT_S / 2, wait_s / 2))))
-        self._jobs += 1
-        future = asyncio.get_running_loop().run_in_executor(self._pool, self._timed, job)
-        future.add_done_callback(self._finished)
-        return (await asyncio.shield(future))[0]
-
-    def _timed(self, job: Callable[[], T]) -> tuple[T, float]:
-        started = time.perf_counter()
-        result = job()
-        return result, time.perf_counter() - started
-
-    def _finished(self, future: "asyncio.Future[tuple[Any, float]]") -> None:
-        self._jobs -= 1
-        if not future.cancelled() and future.exception() is None:
-            self._mean_s += 0.1 * (future.result()[1] - self._mean_s)
-
-    def close(self) -> None:
-        """Drop what has not started and wait for what has."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-
-def hash_threads(workers: int) -> int:
-    """Threads for one of ``workers`` processes, so that all of them together fill the cores once."""
-    return max(1, len(os.sched_getaffinity(0)) // workers)

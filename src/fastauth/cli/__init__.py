@@ -17,6 +17,7 @@ from fastauth.domain.errors import FastauthError
 _COMMANDS = {
     "serve": "fastauth.cli.serve:serve",
     "user": "fastauth.cli.user:user",
+    "client": "fastauth.cli.client:client",
     "keys": "fastauth.cli.keys:keys",
     "token": "fastauth.cli.token:token",
     "check-config": "fastauth.cli.config:check_config",

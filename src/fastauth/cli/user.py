@@ -15,12 +15,12 @@ from fastauth.backends.passwords import PasswordHasher
 from fastauth.cli.options import settings_from, with_settings_options
 from fastauth.domain.errors import Conflict, NotFound
 from fastauth.domain.ports import UserStore
+from fastauth.domain.scopes import check_scope
 from fastauth.domain.users import (
     MAX_PASSWORD_BYTES,
     User,
     canonical_name,
     check_new_password,
-    check_scope,
     skeleton,
 )
 from fastauth.server.bootstrap import generate_password, new_user, open_existing_storage, open_storage
@@ -185,7 +185,7 @@ def delete(config: Path | None, data_dir: str | None, name: str) -> None:
     """Delete a user; a new one of the same name will be somebody else (another sub)."""
     settings = settings_from(config, data_dir)
     canonical = canonical_name(name)
-    _with_users(settings, lambda users: users.delete(canonical))
+    _with_users(settings, lambda users: users.delete(canonical, int(time.time())))
     click.echo(f"fastauth: deleted {canonical}")
 
 

@@ -92,3 +92,36 @@ class SchemaRefused(FastauthError):
     """The database has a schema that this version does not know."""
 
     code = "schema_refused"
+
+
+class InvalidClient(FastauthError):
+    """Client authentication failed; why is not the sender's business (RFC 6749 section 5.2)."""
+
+    code = "invalid_client"
+
+    def __init__(self) -> None:
+        super().__init__("client authentication failed")
+
+
+class InvalidGrant(FastauthError):
+    """What was presented is unknown, expired, revoked or another client's (RFC 6749 section 5.2)."""
+
+    code = "invalid_grant"
+
+
+class InvalidScope(FastauthError):
+    """A scope that is malformed or goes beyond what may be granted (RFC 6749 section 5.2)."""
+
+    code = "invalid_scope"
+
+
+class UnauthorizedClient(FastauthError):
+    """The client is who it says, and may not do this (RFC 6749 section 5.2)."""
+
+    code = "unauthorized_client"
+
+
+class ClientRefused(FastauthError):
+    """A client that cannot be registered so; the text says why."""
+
+    code = "client_refused"

@@ -4,10 +4,12 @@ Every method may raise ``Unavailable``; a driver's own exception never leaves it
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
+from fastauth.domain.clients import Client
+from fastauth.domain.sessions import Session
 from fastauth.domain.users import User
 
 
@@ -19,9 +21,15 @@ class NotAdded(msgspec.Struct, frozen=True):
 
 
 class UserStore(Protocol):
-    """Accounts, found by canonical name or by subject."""
+    """Accounts, found by canonical name or by subject.
+
+    What disables or deletes an account or gives it another password also ends its sessions, in the same transaction;
+    every change is told on the ``RevocationBus``.
+    """
 
     async def find_by_name(self, name: str) -> User | None: ...
+
+    async def find_by_sub(self, sub: str) -> User | None: ...
 
     async def list_users(self, after: str, limit: int) -> Sequence[User]:
         """At most ``limit`` users in the order of their names, those behind the name ``after``."""
@@ -51,7 +59,7 @@ class UserStore(Protocol):
         """
         ...
 
-    async def delete(self, name: str) -> None:
+    async def delete(self, name: str, now_s: int) -> None:
         """Raises NotFound."""
         ...
 
@@ -110,4 +118,111 @@ class KeyStore(Protocol):
 
     async def erase_private(self, kids: Sequence[str]) -> None:
         """Forget the private halves of keys that are removed. The version stays: nobody uses them."""
+        ...
+
+
+class SessionStore(Protocol):
+    """Sessions, each with its family of refresh tokens: the record of truth for what may be refreshed.
+
+    What ends a session also tells it on the ``RevocationBus``, in the same transaction, until its last access token
+    has expired.
+    """
+
+    async def add(self, session: Session, credential_generation: int) -> bool:
+        """False, with nothing added, when the user is gone, disabled, or has another password by now."""
+        ...
+
+    async def find(self, sid: str) -> Session | None: ...
+
+    async def rotate(self, session: Session, token_hash: bytes) -> bool:
+        """Store what the session has become, by ONE conditional update: False, with nothing changed, unless its newest
+        token is still the one of ``token_hash``.
+        """
+        ...
+
+    async def end(self, sid: str, now_s: int, tokens_until_s: int = 0) -> bool:
+        """End a session; its access tokens die even if there is none by now. In: until when it has some at least, as
+        far as the caller knows. Out: whether there was such a session.
+        """
+        ...
+
+    async def end_all(self, sub: str, now_s: int) -> int:
+        """End every session of a user; out: how many."""
+        ...
+
+    async def purge(self, now_s: int, limit: int) -> int:
+        """Forget at most ``limit`` sessions that are over, with their access tokens; out: how many."""
+        ...
+
+    async def wipe_successors(self, rotated_before_ms: int, limit: int) -> int:
+        """Forget the sealed successors of at most ``limit`` sessions last refreshed before a time; out: how many."""
+        ...
+
+
+class ClientStore(Protocol):
+    """Registered clients. Every change is told on the ``RevocationBus``."""
+
+    async def find(self, client_id: str) -> Client | None: ...
+
+    async def find_by_name(self, name: str) -> Client | None: ...
+
+    async def list_clients(self, after: str, limit: int) -> Sequence[Client]:
+        """At most ``limit`` clients in the order of their names, those behind the name ``after``."""
+        ...
+
+    async def add(self, client: Client) -> None:
+        """Raises Conflict when the name is taken."""
+        ...
+
+    async def set_disabled(self, client_id: str, disabled: bool, now_s: int) -> None:
+        """All access tokens of a disabled client are refused; those from before stay so when it is enabled again.
+
+        Raises NotFound.
+        """
+        ...
+
+    async def set_secret(self, client_id: str, secret_hash: bytes, old_until_s: int, now_s: int) -> None:
+        """Another secret; the one that it follows stays good until ``old_until_s``. Raises NotFound."""
+        ...
+
+    async def delete(self, client_id: str, now_s: int) -> None:
+        """All its access tokens are refused. Raises NotFound."""
+        ...
+
+
+NewsKind = Literal["jti", "sid", "client_id", "user", "client"]
+
+
+class News(msgspec.Struct, frozen=True):
+    """Something that every worker has to know at once.
+
+    ``kind`` says of what ``name`` is the id: an access token, a session or a client whose tokens are refused (of a
+    client those issued until ``issued_until_s``), or a user or client whose row has changed. Nobody needs to know it
+    after ``until_s``. Times in seconds since 1970 UTC.
+    """
+
+    seq: int
+    kind: NewsKind
+    name: str
+    issued_until_s: int
+    until_s: int
+
+
+class RevocationBus(Protocol):
+    """What ended before its time, and what changed, told to every worker of every node in the order it happened."""
+
+    async def revoke_token(self, jti: str, until_s: int) -> None:
+        """One access token. In: when it expires."""
+        ...
+
+    async def read_after(self, seq: int, limit: int) -> Sequence[News]:
+        """At most ``limit`` pieces of news behind the number ``seq``, oldest first."""
+        ...
+
+    async def wait(self) -> None:
+        """Return when there may be news."""
+        ...
+
+    async def purge(self, now_s: int, limit: int) -> int:
+        """Forget at most ``limit`` pieces of news that nobody needs any more; out: how many."""
         ...

@@ -5,13 +5,12 @@ from functools import lru_cache
 
 import msgspec
 
-from fastauth.domain.errors import PasswordRefused, ScopeRefused, UserNameRefused
+from fastauth.domain.errors import PasswordRefused, UserNameRefused
 
 MAX_NAME_BYTES = 255
 MAX_PASSWORD_BYTES = 1024
 
 _PRINTABLE_ASCII = re.compile(r"[\x21-\x7e]+")
-_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d-\x7e]+)*")
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,13 +86,6 @@ def _plainest(char: str) -> str:
             return min(plain, key=lambda text: (len(text), not text.islower(), text))
         chain.extend(text for text in alike if len(text) == 1 and text not in chain)
     return min(chain)
-
-
-def check_scope(scope: str) -> str:
-    """A scope as RFC 6749 section 3.3 writes it: tokens parted by single spaces. Raises ScopeRefused."""
-    if len(scope) > 1024 or not _SCOPE.fullmatch(scope):
-        raise ScopeRefused("a scope is words of printable ASCII without quotes, parted by single spaces")
-    return scope
 
 
 def check_new_password(password: str) -> str:

@@ -6,13 +6,15 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from fastauth import core
 from fastauth.domain.errors import FastauthError, InvalidCredentials, IssueFailed, UserNameRefused
-from fastauth.domain.ports import UserStore
+from fastauth.domain.refresh_tokens import RefreshToken
+from fastauth.domain.sessions import Session
 from fastauth.domain.users import User, canonical_name
-from fastauth.endpoints.errors import MalformedBody, UnsupportedMediaType
+from fastauth.endpoints.bodies import check_json_content_type, decode_json
 from fastauth.endpoints.http import JSON, NO_STORE, Headers, Request, Response
 from fastauth.endpoints.login_limits import DEVICE_COOKIE, DEVICE_HEADER, LoginLimits, presented_device
+from fastauth.endpoints.openapi import Operation
+from fastauth.endpoints.session_starter import SessionStarter
 from fastauth.jose.issuer import IssuedToken, Issuer
 
 
@@ -32,6 +34,7 @@ class Granted(msgspec.Struct):
     token: str
     token_type: str
     expires_in: int
+    refresh_token: str
 
     def __repr__(self) -> str:
         return "Granted(...)"
@@ -46,10 +49,19 @@ class Hasher(Protocol):
     def decoys(self, slowest_scheme: str | None, stored_hash: str | None) -> list[str]: ...
 
 
+class Users(Protocol):
+    """Where accounts come from, perhaps through a cache."""
+
+    async def find_by_name(self, name: str) -> User | None: ...
+    async def find_again(self, user: User) -> User | None: ...
+    async def slowest_scheme(self) -> str | None: ...
+    async def replace_password_hash(self, sub: str, old: str, new: str, now_s: int) -> bool: ...
+
+
 class Pool(Protocol):
     """Runs hash jobs, a bounded number of them; raises Overloaded beyond."""
 
-    async def run(self, job: Callable[[], "_Outcome"]) -> "_Outcome": ...
+    async def run(self, job: Callable[[], "_Login | None"]) -> "_Login | None": ...
 
 
 class Log(Protocol):
@@ -59,37 +71,41 @@ class Log(Protocol):
     def error(self, event: str, **values: Any) -> Any: ...
 
 
-class _Outcome(msgspec.Struct):
-    """What a hash job found: ``token`` None for a wrong password, ``new_hash`` when the stored one is outdated."""
+class _Login(msgspec.Struct):
+    """Right credentials: whose, the session that begins with them and is not stored yet, its first tokens, and the hash
+    that replaces an outdated one.
+    """
 
-    token: IssuedToken | None = None
-    new_hash: str | None = None
+    user: User
+    session: Session
+    access: IssuedToken
+    refresh: RefreshToken
+    new_hash: str | None
 
     def __repr__(self) -> str:
-        return "_Outcome(...)"
+        return "_Login(...)"
 
 
-_SCAN_PROBLEMS: Final = {
-    core.JSON_DUPLICATE: "a member name stands twice in the JSON",
-    core.JSON_TOO_DEEP: "the JSON is nested too deeply",
-    core.JSON_TOO_MANY: "the JSON has too many members",
-    core.JSON_MALFORMED: "the body is not valid JSON",
-}
-_BODY_DEPTH: Final = 16
-_BODY_MEMBERS: Final = 64
+OPERATION: Final = Operation(
+    summary="Log in: a name and a password for an access token and a refresh token",
+    body=Credentials,
+    answers={200: Granted},
+    problems=(401, 415, 429),
+)
 
 _decode_credentials = msgspec.json.Decoder(Credentials).decode
 _encode = msgspec.json.Encoder().encode
 
 
 class LoginEndpoint:
-    """Checks credentials against the own database and issues a token."""
+    """Checks credentials against the own database, starts a session and issues its first tokens."""
 
     def __init__(
         self,
-        users: UserStore,
+        users: Users,
         hasher: Hasher,
         pool: Pool,
+        sessions: SessionStarter,
         issuer: Issuer,
         clock: Callable[[], float],
         log: Log,
@@ -98,6 +114,7 @@ class LoginEndpoint:
         self._users = users
         self._hasher = hasher
         self._pool = pool
+        self._sessions = sessions
         self._issuer = issuer
         self._clock = clock
         self._log = log
@@ -116,21 +133,31 @@ class LoginEndpoint:
         attempt = await self._limits.reserve(credentials.username, name, device)
         failed = False
         try:
-            user = await self._find(name)
-            slowest = await self._users.slowest_scheme()
-            outcome = await self._pool.run(lambda: self._check_and_sign(credentials.password, user, slowest))
-            failed = user is None or outcome.token is None
+            login = await self._authenticate(name, credentials.password)
+            failed = login is None
         except asyncio.CancelledError:  # whoever hangs up before the answer has guessed all the same
             failed = True
             raise
         finally:  # trouble of our own costs the account nothing
             attempt.settle(failed=failed)
-        if user is None or outcome.token is None:
+        if login is None or not await self._sessions.save(login.session, login.user):
             raise InvalidCredentials
-        if outcome.new_hash is not None:
-            self._store_rehashed(user, outcome.new_hash)
-        granted = Granted(outcome.token.text, "Bearer", outcome.token.ttl_s)
-        return Response(200, (JSON, NO_STORE, *self._remember_device(request, user)), _encode(granted))
+        if login.new_hash is not None:
+            self._store_rehashed(login.user, login.new_hash)
+        granted = Granted(login.access.text, "Bearer", login.access.ttl_s, login.refresh.text)
+        return Response(200, (JSON, NO_STORE, *self._remember_device(request, login.user)), _encode(granted))
+
+    async def _authenticate(self, name: str | None, password: str) -> "_Login | None":
+        """None for a refusal. A cached row is believed when it admits; a refusal is looked at in the database."""
+        user = await self._find(name)
+        slowest = await self._users.slowest_scheme()
+        login = await self._pool.run(lambda: self._check_and_sign(password, user, slowest))
+        if login is not None or user is None:
+            return login
+        current = await self._users.find_again(user)
+        if current == user:
+            return None
+        return await self._pool.run(lambda: self._check_and_sign(password, current, slowest))
 
     async def _find(self, name: str | None) -> User | None:
         return None if name is None else await self._users.find_by_name(name)
@@ -150,19 +177,21 @@ class LoginEndpoint:
         cookie = b"%b=%b; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age=%d"
         return ((b"set-cookie", cookie % (DEVICE_COOKIE, token, self._limits.devices.ttl_s)),)
 
-    def _check_and_sign(self, password: str, user: User | None, slowest_scheme: str | None) -> _Outcome:
+    def _check_and_sign(self, password: str, user: User | None, slowest_scheme: str | None) -> "_Login | None":
         """In a hash thread: both the hash and the signature release the GIL, so they share one hand-over."""
         stored_hash = None if user is None else user.password_hash
         is_right = stored_hash is not None and self._hasher.check(password, stored_hash)
         if not is_right or user is None or user.disabled:
             for decoy in self._hasher.decoys(slowest_scheme, stored_hash):  # every refusal does the same work
                 self._hasher.check(password, decoy)
-            return _Outcome()
+            return None
+        now_s = int(self._clock())
+        session, refresh = self._sessions.begin(user, now_s)
         try:
-            token = self._issuer.issue_user_token(user, int(self._clock()))
+            access = self._issuer.issue_user_token(session, user.name, session.scope, now_s)
         except Exception as error:
             raise IssueFailed(f"no token could be made: {type(error).__name__}") from error
-        return _Outcome(token, self._rehash(password, user))
+        return _Login(user, session, access, refresh, self._rehash(password, user))
 
     def _rehash(self, password: str, user: User) -> str | None:
         if not self._hasher.needs_rehash(password, user.password_hash):
@@ -194,27 +223,6 @@ def canonical_or_none(username: str) -> str | None:
         return None
 
 
-def check_json_content_type(request: Request) -> None:
-    """Raises UnsupportedMediaType unless the body is plain JSON in UTF-8 (RFC 8259 section 8.1)."""
-    media_type, *parameters = request.headers.get(b"content-type", b"").lower().split(b";")
-    if media_type.strip() != b"application/json":
-        raise UnsupportedMediaType("send the body as Content-Type: application/json")
-    for parameter in parameters:
-        name, _, value = parameter.partition(b"=")
-        if name.strip() == b"charset" and value.strip(b' \t"') != b"utf-8":
-            raise UnsupportedMediaType("JSON is UTF-8; no other charset is taken")
-    if request.headers.get(b"content-encoding", b"identity").lower() != b"identity":
-        raise UnsupportedMediaType("an encoded body is not taken")
-
-
 def decode_credentials(body: bytes) -> Credentials:
     """Raises MalformedBody, whose text says what is wrong and never quotes the body."""
-    problem = core.scan_json(body, _BODY_DEPTH, _BODY_MEMBERS)
-    if problem != core.JSON_OK:
-        raise MalformedBody(_SCAN_PROBLEMS[problem])
-    try:
-        return _decode_credentials(body)
-    except msgspec.ValidationError as error:  # names a member and a type, never a value
-        raise MalformedBody(f"the body must be {{'username': text, 'password': text}}: {error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise MalformedBody("the body is not valid JSON in UTF-8") from None
+    return decode_json(body, _decode_credentials, "{'username': text, 'password': text}")

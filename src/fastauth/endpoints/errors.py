@@ -65,3 +65,27 @@ class TokenMissing(FastauthError):
     """No bearer token came with the request (RFC 6750 section 3.1: the challenge then names no error)."""
 
     code = "token_missing"
+
+
+class BearerTwice(FastauthError):
+    """The access token came in more than one way (RFC 6750 section 3.1: invalid_request)."""
+
+    code = "bearer_twice"
+
+
+class NoSession(FastauthError):
+    """The token belongs to no session that could be ended: it is a client's own."""
+
+    code = "no_session"
+
+
+class InvalidRequest(FastauthError):
+    """A malformed request to an OAuth endpoint (RFC 6749 section 5.2); the text never quotes it."""
+
+    code = "invalid_request"
+
+
+class UnsupportedGrantType(FastauthError):
+    """A grant that this server does not have (RFC 6749 section 5.2)."""
+
+    code = "unsupported_grant_type"

@@ -6,6 +6,7 @@ from typing import Final
 import msgspec
 
 from fastauth.endpoints.http import JSON, NO_STORE, Request, Response
+from fastauth.endpoints.openapi import Operation
 from fastauth.endpoints.operators import Operators
 
 _ALIVE: Final = Response(200, (JSON, NO_STORE), b'{"status":"alive"}')
@@ -16,6 +17,17 @@ _DRAINING: Final = Response(503, (JSON, NO_STORE, (b"retry-after", b"1")), b'{"s
 def livez(_request: Request) -> Response:
     """200 while the event loop turns."""
     return _ALIVE
+
+
+class HealthState(msgspec.Struct, omit_defaults=True):
+    """``degraded`` names, to operators, what has to be done without."""
+
+    status: str
+    degraded: list[str] | None = None
+
+
+ALIVE: Final = Operation(summary="200 while the process works", answers={200: HealthState})
+READY: Final = Operation(summary="200 while the server wants new work", answers={200: HealthState})
 
 
 class ReadyEndpoint:

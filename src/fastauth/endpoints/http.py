@@ -11,6 +11,7 @@ Headers = tuple[tuple[bytes, bytes], ...]
 
 JSON: Final = (b"content-type", b"application/json")
 NO_STORE: Final = (b"cache-control", b"no-store")
+NO_CACHE: Final = (b"pragma", b"no-cache")  # RFC 6749 section 5.1 wants both
 
 
 class Request(ABC):
@@ -18,16 +19,19 @@ class Request(ABC):
 
     Header names are lower case; no header of ``UNIQUE_HEADERS`` stands twice, the lines of others are joined. ``peer``
     is the address at the other end of the connection, None where there is none. ``answer_fields`` are headers that its
-    answer gets whatever it is, an error too.
+    answer gets whatever it is, an error too. ``query`` is what stands behind the ``?``, as it was sent.
     """
 
-    __slots__ = ("answer_fields", "headers", "method", "path", "peer")
+    __slots__ = ("answer_fields", "headers", "method", "path", "peer", "query")
 
-    def __init__(self, method: str, path: str, headers: Mapping[bytes, bytes], peer: str | None = None) -> None:
+    def __init__(
+        self, method: str, path: str, headers: Mapping[bytes, bytes], peer: str | None = None, query: bytes = b""
+    ) -> None:
         self.method = method
         self.path = path
         self.headers = headers
         self.peer = peer
+        self.query = query
         self.answer_fields: Headers = ()
 
     @abstractmethod
@@ -42,8 +46,8 @@ class Response:
 
     def __init__(self, status: int, headers: Headers, body: bytes) -> None:
         self.status = status
-        # A 304 has no body of its own to measure (RFC 9110 section 8.6).
-        self.headers = headers if status == 304 else (*headers, (b"content-length", b"%d" % len(body)))
+        # Neither has a body of its own to measure (RFC 9110 section 8.6).
+        self.headers = headers if status in (204, 304) else (*headers, (b"content-length", b"%d" % len(body)))
         self.body = body
 
 

@@ -6,6 +6,7 @@ from typing import Final
 from fastauth.endpoints.client_address import Network, address_of, in_networks
 from fastauth.endpoints.errors import NotForYou
 from fastauth.endpoints.http import NO_STORE, Request, Response
+from fastauth.endpoints.openapi import Operation
 
 # What proxies add. Behind one on this machine everybody seems to come from here.
 _FORWARDED: Final = (
@@ -30,6 +31,13 @@ class Operators:
             return False
         address = address_of(request.peer)
         return address is not None and in_networks(address, self._networks)
+
+
+METRICS: Final = Operation(
+    summary="Prometheus metrics, for operators",
+    answers={200: "text/plain; version=0.0.4; charset=utf-8"},
+    problems=(403,),
+)
 
 
 class MetricsEndpoint:

@@ -1,15 +1,24 @@
 """``/verify``: is this access token good? No I/O; made for nginx ``auth_request``, Traefik and Envoy ``ext_authz``."""
 
 from collections.abc import Awaitable
+from typing import Final
 
 from fastauth.core import Decision
-from fastauth.endpoints.errors import TokenMissing
+from fastauth.endpoints.bearer import bearer_token
 from fastauth.endpoints.http import JSON, NO_STORE, Request, Response, header_value
+from fastauth.endpoints.openapi import Operation
 from fastauth.endpoints.problems import INVALID_TOKEN
 from fastauth.endpoints.rate_limit import AddressLimit
 from fastauth.jose.claims import Claims
 from fastauth.jose.refusals import TokenRefused
 from fastauth.verifier import Verifier
+
+OPERATION: Final = Operation(
+    summary="Is this access token good? Any method, for proxies that ask before they pass a request on",
+    answers={200: dict},
+    problems=(401, 429),
+    security="bearer",
+)
 
 
 class VerifyEndpoint:
@@ -20,7 +29,7 @@ class VerifyEndpoint:
         self._per_address = per_address
 
     def __call__(self, request: Request) -> Response | Awaitable[Response]:
-        """Raises TokenMissing when no bearer token came; a refused token gets one and the same 401.
+        """A refused token gets one and the same 401. Raises TokenMissing when none came, BearerTwice for two.
 
         Waits for nothing, but for Redis now and then where a limit is shared through it. Raises RateLimited.
         """
@@ -38,11 +47,8 @@ class VerifyEndpoint:
         return self._verify(request)
 
     def _verify(self, request: Request) -> Response:
-        scheme, _, token = request.headers.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() != b"bearer":
-            raise TokenMissing
         try:
-            accepted = self._accept(token)
+            accepted = self._accept(bearer_token(request))
         except TokenRefused:
             return INVALID_TOKEN
         answer: Response | None = accepted.answer

@@ -5,14 +5,13 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from fastauth.domain.users import User
+from fastauth.domain.sessions import Session
 from fastauth.jose import base64url
 from fastauth.jose.algorithms import Algorithm
 from fastauth.jose.claims import ACCESS_TOKEN_TYPE
 from fastauth.jose.keys import SigningKey
 from fastauth.jose.rotation import LONGEST_TOKEN_LIFE_S, NODE_SKEW_S
 
-BUILT_IN_CLIENT: Final = "fastauth"  # the public client to which /auth sessions belong
 _ID_BYTES: Final = 16
 _JITTER_BYTES: Final = 4
 _FOLLOWED_WITHIN_S: Final = 2  # every worker has read a change of the ring by then
@@ -49,7 +48,7 @@ class TokenSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return None if self.rotate_every_s == "off" else self.rotate_every_s
 
 
-class _AccessTokenClaims(msgspec.Struct, kw_only=True):
+class _AccessTokenClaims(msgspec.Struct, kw_only=True, omit_defaults=True):
     """RFC 9068 section 2.2, and for a person ``sid``, ``auth_time`` and ``preferred_username``."""
 
     iss: str
@@ -59,10 +58,10 @@ class _AccessTokenClaims(msgspec.Struct, kw_only=True):
     iat: int
     jti: str
     client_id: str
-    scope: str
-    sid: str
-    auth_time: int
-    preferred_username: str
+    scope: str | None = None
+    sid: str | None = None
+    auth_time: int | None = None
+    preferred_username: str | None = None
 
 
 _encode = msgspec.json.Encoder().encode
@@ -91,7 +90,6 @@ class Issuer:
         """In: ``token_bytes`` gives that many random bytes (``secrets.token_bytes``)."""
         self._issuer = issuer
         self._audience = settings.audience or issuer
-        self._user_scope = settings.user_scope
         self._token_bytes = token_bytes
         self._ttl_s = settings.access_ttl_s
         self._jitter_s = min(settings.expiry_jitter_s, settings.access_ttl_s - 1)
@@ -102,25 +100,53 @@ class Issuer:
         header = {"alg": key.alg, "typ": ACCESS_TOKEN_TYPE, "kid": key.kid}
         self._signing = (base64url.encode(msgspec.json.encode(header)) + b".", key)
 
-    def issue_user_token(self, user: User, now_s: int) -> IssuedToken:
-        """An access token for a person who has just logged in.
+    @property
+    def is_slow(self) -> bool:
+        """Whether a signature takes so long that it belongs off the event loop."""
+        return self._signing[1].alg == "RS256"
 
-        In: ``now_s`` seconds since 1970 UTC. About 1 ms with RSA, the GIL released: call it off the event loop.
+    def issue_user_token(self, session: Session, username: str, scope: str, now_s: int) -> IssuedToken:
+        """An access token of a person's session, which it does not outlive.
+
+        In: the session as it is stored now; ``scope`` of this token; ``now_s`` seconds since 1970 UTC. About 1 ms with
+        RSA, the GIL released: call it off the event loop.
         """
-        ttl_s = self._ttl_s - self._jitter()
-        claims = _AccessTokenClaims(
-            iss=self._issuer,
-            sub=user.sub,
-            aud=self._audience,
-            exp=now_s + ttl_s,
-            iat=now_s,
-            jti=self._random_id(),
-            client_id=BUILT_IN_CLIENT,
-            scope=user.scope or self._user_scope,
-            sid=self._random_id(),
-            auth_time=now_s,
-            preferred_username=user.name,
+        ttl_s = max(1, min(self._ttl_s - self._jitter(), session.tokens_until_s - now_s))
+        return self._issue(
+            _AccessTokenClaims(
+                iss=self._issuer,
+                sub=session.sub,
+                aud=self._audience,
+                exp=now_s + ttl_s,
+                iat=now_s,
+                jti=self._random_id(),
+                client_id=session.client_id,
+                scope=scope,
+                sid=session.sid,
+                auth_time=session.auth_time_s,
+                preferred_username=username,
+            ),
+            ttl_s,
         )
+
+    def issue_client_token(self, client_id: str, scope: str | None, now_s: int) -> IssuedToken:
+        """An access token of a client itself, whose ``sub`` it is too (RFC 9068 section 2.2). In: as above."""
+        ttl_s = self._ttl_s - self._jitter()
+        return self._issue(
+            _AccessTokenClaims(
+                iss=self._issuer,
+                sub=client_id,
+                aud=self._audience,
+                exp=now_s + ttl_s,
+                iat=now_s,
+                jti=self._random_id(),
+                client_id=client_id,
+                scope=scope,
+            ),
+            ttl_s,
+        )
+
+    def _issue(self, claims: _AccessTokenClaims, ttl_s: int) -> IssuedToken:
         header, key = self._signing
         signed = header + base64url.encode(_encode(claims))
         return IssuedToken((signed + b"." + base64url.encode(key.sign(signed))).decode(), ttl_s)

@@ -5,43 +5,78 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
+from importlib.metadata import version
+from typing import Any, Final
 
-from fastauth.backends.passwords import HashPool, PasswordHasher, hash_threads
+from fastauth.backends.caching import CachedClients, CachedUsers
+from fastauth.backends.passwords import EXPECTED_HASH_S, PasswordHasher
+from fastauth.backends.work_pool import WorkPool, threads_per_worker
+from fastauth.domain.clients import PURPOSE as CLIENT_SECRETS
+from fastauth.domain.clients import ClientSecrets
+from fastauth.domain.sessions import SessionRules
+from fastauth.endpoints import auth, health, introspect, jwks, logout, metadata, operators, revoke, token, verify
 from fastauth.endpoints.auth import LoginEndpoint
+from fastauth.endpoints.client_authentication import ClientAuthentication
+from fastauth.endpoints.documents import CachedDocument
+from fastauth.endpoints.grants import Grant
+from fastauth.endpoints.grants.client_credentials import ClientCredentialsGrant
+from fastauth.endpoints.grants.refresh_token import RefreshTokenGrant
 from fastauth.endpoints.health import ReadyEndpoint, livez
+from fastauth.endpoints.introspect import IntrospectEndpoint
 from fastauth.endpoints.jwks import JwksEndpoint
+from fastauth.endpoints.logout import LogoutEndpoint
+from fastauth.endpoints.openapi import openapi_document
 from fastauth.endpoints.operators import MetricsEndpoint, Operators
+from fastauth.endpoints.revoke import RevokeEndpoint
+from fastauth.endpoints.session_starter import SessionStarter
+from fastauth.endpoints.signing import Signing
+from fastauth.endpoints.token import TokenEndpoint
 from fastauth.endpoints.verify import VerifyEndpoint
 from fastauth.jose.issuer import Issuer
 from fastauth.jose.keyring import KeyRing
 from fastauth.server.asgi import AsgiApp, Route, Router
 from fastauth.server.bootstrap import Storage, load_master_key, open_signing_keys, open_storage
 from fastauth.server.counters import Counters
+from fastauth.server.housekeeping import Housekeeping
 from fastauth.server.limiting import Limiting
+from fastauth.server.revocation_feed import RevocationFeed
 from fastauth.server.settings import Settings, load_settings
 from fastauth.server.telemetry import get_log
 from fastauth.verifier import Verifier
+from fastauth.verifier.revocations import Revocations
+
+_EXPECTED_SIGNATURE_S: Final = 0.001
+_WAITING_SIGNATURES: Final = 2_000  # as many as are made in about two seconds
 
 
 class Service:
     """A started server: its router, and what has to be closed when it ends."""
 
     def __init__(
-        self, router: Router, pool: HashPool, limiting: Limiting, storage: Storage, following: asyncio.Task[None]
+        self,
+        router: Router,
+        pools: Sequence[WorkPool],
+        limiting: Limiting,
+        storage: Storage,
+        following: Sequence[Coroutine[Any, Any, None]],
     ) -> None:
+        """In: ``following`` runs for as long as the service does."""
         self.router = router
-        self._pool = pool
+        self._pools = pools
         self._limiting = limiting
         self._storage = storage
-        self._following = following
+        self._following = [asyncio.get_running_loop().create_task(work) for work in following]
 
     async def close(self) -> None:
-        """Finish hash jobs and writes, return leased tokens, then close the database."""
-        self._following.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._following
-        self._pool.close()
+        """Finish jobs and writes, return leased tokens, then close the database."""
+        for task in self._following:
+            task.cancel()
+        for task in self._following:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        for pool in self._pools:
+            pool.close()
         await self._limiting.close()
         self._storage.close()
 
@@ -77,29 +112,82 @@ async def _compose_on(
     signing_keys = open_signing_keys(settings, storage.keys)
     ring = await signing_keys.load()
     await signing_keys.start_serving()
-    pool = HashPool(hash_threads(settings.workers))
+    master_key = load_master_key(settings, may_create=False)
+
+    users, clients = CachedUsers(storage.users), CachedClients(storage.clients)
+    revocations = Revocations()
+    feed = RevocationFeed(storage.bus, revocations, users.forget, clients.forget)
+    await feed.catch_up()  # before the first token is looked at
+
+    hashing = WorkPool(threads_per_worker(settings.workers), EXPECTED_HASH_S, name="hash")
+    signatures = WorkPool(1, _EXPECTED_SIGNATURE_S, _WAITING_SIGNATURES, name="sign")
     issuer = Issuer(ring.active, settings.issuer_url, settings.tokens, secrets.token_bytes)
-    verifier = Verifier.from_keys(ring.verifying, settings.issuer_url, settings.audience)
-    jwks = JwksEndpoint(ring, settings.tokens.jwks_max_age_s)
+    verifier = Verifier.from_keys(ring.verifying, settings.issuer_url, settings.audience, revocations=revocations)
+    published_keys = JwksEndpoint(ring, settings.tokens.jwks_max_age_s)
 
     def use_ring(ring: KeyRing) -> None:
         verifier.use_keys(ring.verifying)  # before anything is signed with a key that is not verified yet
-        jwks.use_ring(ring)
+        published_keys.use_ring(ring)
         issuer.use_key(ring.active)
 
-    limits = limiting.for_login(load_master_key(settings, may_create=False))
-    hasher = PasswordHasher(settings.passwords)
-    login = LoginEndpoint(storage.users, hasher, pool, issuer, time.time, get_log(), limits)
-    operators = Operators(settings.metrics_readers)
-    router = Router(
-        [
-            Route("/auth", login, ("POST",)),
-            Route("/verify", VerifyEndpoint(verifier, limiting.for_verify()), is_subtree=True),
-            Route("/.well-known/jwks.json", jwks, ("GET",)),
-            Route("/livez", livez, ("GET",)),
-            Route("/readyz", ReadyEndpoint(is_draining, limiting.missing, operators), ("GET",)),
-            Route("/metrics", MetricsEndpoint(operators, counters.render), ("GET",)),
-        ]
+    log, clock, random_bytes = get_log(), time.time, secrets.token_bytes
+    rules = _session_rules(settings)
+    starter = SessionStarter(storage.sessions, rules, settings.tokens.user_scope, random_bytes)
+    limits, hasher = limiting.for_login(master_key), PasswordHasher(settings.passwords)
+    login = LoginEndpoint(users, hasher, hashing, starter, issuer, clock, log, limits)
+
+    authentication = ClientAuthentication(clients, ClientSecrets(master_key.derive(CLIENT_SECRETS)), clock)
+    grants: list[Grant[Any]] = [
+        ClientCredentialsGrant(issuer),
+        RefreshTokenGrant(
+            storage.sessions,
+            users,
+            rules,
+            issuer,
+            limiting.for_refresh(),
+            limiting.for_family(),
+            random_bytes,
+            feed.catch_up,
+            log,
+        ),
+    ]
+    tokens = TokenEndpoint(authentication, grants, limiting.for_token(), Signing(issuer, signatures), clock)
+    introspection = IntrospectEndpoint(authentication, verifier, storage.sessions, users, settings.issuer_url, clock)
+    revocation = RevokeEndpoint(authentication, verifier, storage.sessions, storage.bus, feed.catch_up, clock)
+    ending = LogoutEndpoint(verifier, storage.sessions, feed.catch_up, clock)
+    about = CachedDocument(metadata.server_metadata(settings.issuer_url, [grant.name for grant in grants]))
+    readers = Operators(settings.metrics_readers)
+    ready, metrics = ReadyEndpoint(is_draining, limiting.missing, readers), MetricsEndpoint(readers, counters.render)
+
+    routes = [
+        Route("/auth", login, ("POST",), auth.OPERATION),
+        Route("/verify", VerifyEndpoint(verifier, limiting.for_verify()), (), verify.OPERATION, is_subtree=True),
+        Route("/token", tokens, ("POST",), token.OPERATION, is_oauth=True),
+        Route("/introspect", introspection, ("POST",), introspect.OPERATION, is_oauth=True),
+        Route("/revoke", revocation, ("POST",), revoke.OPERATION, is_oauth=True),
+        Route("/logout", ending, ("POST",), logout.OPERATION),
+        Route("/.well-known/jwks.json", published_keys, ("GET",), jwks.OPERATION),
+        *(Route(path, about, ("GET",), metadata.OPERATION) for path in metadata.metadata_paths(settings.issuer_url)),
+        Route("/livez", livez, ("GET",), health.ALIVE),
+        Route("/readyz", ready, ("GET",), health.READY),
+        Route("/metrics", metrics, ("GET",), operators.METRICS),
+    ]
+    described = CachedDocument(openapi_document(routes, version("fastauth"), settings.issuer_url))
+    housekeeping = Housekeeping(storage.sessions, storage.bus, settings.tokens.refresh_grace_s)
+    return Service(
+        Router([*routes, Route("/openapi.json", described, ("GET",))]),
+        (hashing, signatures),
+        limiting,
+        storage,
+        (signing_keys.follow(use_ring), feed.follow(), housekeeping.run()),
     )
-    following = asyncio.get_running_loop().create_task(signing_keys.follow(use_ring))
-    return Service(router, pool, limiting, storage, following)
+
+
+def _session_rules(settings: Settings) -> SessionRules:
+    return SessionRules(
+        idle_s=settings.tokens.refresh_idle_s,
+        max_s=settings.tokens.refresh_max_s,
+        grace_s=settings.tokens.refresh_grace_s,
+        access_ttl_s=settings.tokens.access_ttl_s,
+        per_family=settings.limit("refresh_per_family"),
+    )

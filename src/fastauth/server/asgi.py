@@ -16,7 +16,8 @@ from fastauth.endpoints.errors import (
     PathNotFound,
 )
 from fastauth.endpoints.http import MAX_BODY_BYTES, Request, Response
-from fastauth.endpoints.problems import problem_response
+from fastauth.endpoints.openapi import Operation
+from fastauth.endpoints.problems import oauth_response, problem_response
 from fastauth.server.telemetry import get_log, where
 
 Scope = MutableMapping[str, Any]
@@ -45,16 +46,28 @@ Handler = Callable[[Request], Response | Awaitable[Response]]
 class Route:
     """One path. A handler that has nothing to wait for answers at once, without a coroutine.
 
-    ``methods`` empty means any; ``is_subtree`` takes the paths below as well.
+    ``methods`` empty means any; ``is_subtree`` takes the paths below as well; the errors of one that ``is_oauth`` are
+    written as RFC 6749 has them; ``operation`` is for ``/openapi.json``.
     """
 
-    __slots__ = ("handle", "is_subtree", "methods", "path")
+    __slots__ = ("handle", "is_oauth", "is_subtree", "methods", "operation", "path")
 
-    def __init__(self, path: str, handle: Handler, methods: tuple[str, ...] = (), *, is_subtree: bool = False) -> None:
+    def __init__(
+        self,
+        path: str,
+        handle: Handler,
+        methods: tuple[str, ...] = (),
+        operation: Operation | None = None,
+        *,
+        is_subtree: bool = False,
+        is_oauth: bool = False,
+    ) -> None:
         self.path = path
         self.handle: Callable[[Request], Any] = handle
         self.methods = (*methods, "HEAD") if "GET" in methods else methods
+        self.operation = operation
         self.is_subtree = is_subtree
+        self.is_oauth = is_oauth
 
 
 class Router:
@@ -63,6 +76,11 @@ class Router:
     def __init__(self, routes: list[Route]) -> None:
         self._exact = {route.path: route for route in routes}
         self._subtrees = [(route.path + "/", route) for route in routes if route.is_subtree]
+
+    def is_oauth(self, path: str) -> bool:
+        """Whether what goes wrong on this path is to be written as RFC 6749 has it."""
+        route = self._exact.get(path)
+        return route is not None and route.is_oauth
 
     def find(self, path: str, method: str) -> Route:
         """Raises PathNotFound or MethodNotAllowed."""
@@ -124,7 +142,7 @@ class AsgiRequest(Request):
         if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
             raise BadRequest("the only transfer coding is chunked, once")
         client = scope.get("client")
-        super().__init__(scope["method"], path, headers, client[0] if client else None)
+        super().__init__(scope["method"], path, headers, client[0] if client else None, scope["query_string"])
         self._receive = receive
         self._bodies = bodies
 
@@ -205,14 +223,17 @@ class AsgiApp:
             answer = route.handle(request)
             response: Response = answer if type(answer) is Response else await answer
         except FastauthError as error:
-            response = self._errors.answer(error, path)
+            response = self._errors.answer(error, path, self._is_oauth(path))
         except Exception as error:  # noqa: BLE001 - the last line of defence: a generic 500, and the worker lives
-            response = self._errors.answer_defect(error, path)
+            response = self._errors.answer_defect(error, path, self._is_oauth(path))
         headers = response.headers
         if request is not None and request.answer_fields:
             headers += request.answer_fields
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else response.body})
+
+    def _is_oauth(self, path: str) -> bool:
+        return self._service is not None and self._service.router.is_oauth(path)
 
     async def _started_late(self) -> Service:
         """The host sent no lifespan event, so the first request starts the service; the next one tries again."""
@@ -252,24 +273,27 @@ class ErrorAnswers:
     def __init__(self) -> None:
         self._told: dict[str, float] = {}
 
-    def answer(self, error: FastauthError, path: str) -> Response:
+    def answer(self, error: FastauthError, path: str, is_oauth: bool) -> Response:
         """An error that fastauth raised on purpose."""
         if isinstance(error, Unavailable):
             self._tell(error.dependency, "unavailable", dependency=error.dependency, reason=str(error))
         elif isinstance(error, Overloaded):
             self._tell("", "overloaded", path=path, retry_after_s=error.retry_after_s)
-        response = problem_response(error)
+        response = oauth_response(error) if is_oauth else problem_response(error)
         if response.status != 500:
             return response
-        return self.answer_defect(error.__cause__ or error, path, error)
+        return self.answer_defect(error.__cause__ or error, path, is_oauth, error)
 
-    def answer_defect(self, error: BaseException, path: str, answered: FastauthError | None = None) -> Response:
+    def answer_defect(
+        self, error: BaseException, path: str, is_oauth: bool, answered: FastauthError | None = None
+    ) -> Response:
         """An error that nobody expected: the answer has an id that finds it in the log, and nothing else."""
         request_id = secrets.token_hex(8)
         get_log().error(
             "request_failed", request_id=request_id, path=path, error=type(error).__name__, where=where(error)
         )
-        return problem_response(answered or FastauthError(), request_id)
+        write = oauth_response if is_oauth else problem_response
+        return write(answered or FastauthError(), request_id)
 
     def _tell(self, key: str, event: str, **values: object) -> None:
         now = time.monotonic()  # a line a second says as much as a thousand

@@ -9,11 +9,15 @@ from typing import Final
 
 from fastauth.backends.migrations import HEAD, sqlite_revision, upgrade_sqlite
 from fastauth.backends.passwords import PasswordHasher
+from fastauth.backends.sqlite.clients import SqliteClientStore
 from fastauth.backends.sqlite.database import Database
 from fastauth.backends.sqlite.keys import SqliteKeyStore
+from fastauth.backends.sqlite.news import SqliteRevocationBus
+from fastauth.backends.sqlite.sessions import SqliteSessionStore
 from fastauth.backends.sqlite.users import SqliteUserStore
+from fastauth.domain.clients import PURPOSE, ClientSecrets
 from fastauth.domain.errors import Conflict, FastauthError, MasterKeyRefused
-from fastauth.domain.ports import KeyStore, UserStore
+from fastauth.domain.ports import ClientStore, KeyStore, RevocationBus, SessionStore, UserStore
 from fastauth.domain.users import User, skeleton
 from fastauth.jose.wrapping import MASTER_KEY_BYTES, MasterKey
 from fastauth.server.settings import Settings
@@ -37,6 +41,9 @@ class Storage:
     def __init__(self, database: Database) -> None:
         self.users: UserStore = SqliteUserStore(database)
         self.keys: KeyStore = SqliteKeyStore(database)
+        self.sessions: SessionStore = SqliteSessionStore(database)
+        self.clients: ClientStore = SqliteClientStore(database)
+        self.bus: RevocationBus = SqliteRevocationBus(database)
         self._database = database
 
     def close(self) -> None:
@@ -93,6 +100,17 @@ def open_storage(settings: Settings) -> Storage:
 def open_signing_keys(settings: Settings, keys: KeyStore) -> SigningKeys:
     """The signing keys of these settings; nothing is read or made yet."""
     return SigningKeys(keys, lambda may_create: load_master_key(settings, may_create=may_create), settings)
+
+
+async def open_client_secrets(settings: Settings, storage: Storage) -> ClientSecrets:
+    """What makes the secrets of clients, for commands; before the first start a master key is made.
+
+    Raises MasterKeyRefused for a master key that is not the one of this database: no server would know such a secret.
+    """
+    _, stored = await storage.keys.load_keys()
+    if stored:
+        await open_signing_keys(settings, storage.keys).load_existing()
+    return ClientSecrets(load_master_key(settings, may_create=not stored).derive(PURPOSE))
 
 
 def load_master_key(settings: Settings, *, may_create: bool) -> MasterKey:

@@ -18,7 +18,16 @@ from prometheus_client.registry import Collector
 from fastauth import core
 from fastauth.endpoints.rate_limit import OUTCOMES
 
-LIMITS: Final = ("login_per_ip", "login_global", "login_per_user", "login_per_user_device", "verify_per_ip")
+LIMITS: Final = (
+    "login_per_ip",
+    "login_global",
+    "login_per_user",
+    "login_per_user_device",
+    "token_per_client",
+    "refresh_per_ip",
+    "refresh_per_family",
+    "verify_per_ip",
+)
 REDIS_LOST: Final = "lost"
 REDIS_BACK: Final = "back"
 

@@ -21,6 +21,8 @@ _TIERS: Final[dict[str, Tier]] = {
     "login_per_ip": "exact",
     "login_per_user": "exact",
     "login_global": "leased",
+    "token_per_client": "leased",
+    "refresh_per_ip": "exact",
     "verify_per_ip": "leased",
 }
 
@@ -82,6 +84,20 @@ class Limiting:
     def for_verify(self) -> AddressLimit | None:
         """The limit of ``/verify``."""
         return self._per_address("verify_per_ip")
+
+    def for_token(self) -> RateLimit | None:
+        """The limit of a client at ``/token``."""
+        return self._limit("token_per_client")
+
+    def for_refresh(self) -> AddressLimit | None:
+        """The limit of an address that refreshes."""
+        return self._per_address("refresh_per_ip")
+
+    def for_family(self) -> NamedLimit | None:
+        """The limit of a session that is refreshed; its bucket is a column of the session's row."""
+        limit = self._settings.limit("refresh_per_family")
+        name = "refresh_per_family"
+        return None if limit is None else NamedLimit(name, limit, self._counters.of_limit(name))
 
     def _redis(self) -> RedisBuckets:
         count = self._counters.of_redis()

@@ -20,7 +20,7 @@ from fastauth.backends.passwords import PasswordSettings
 from fastauth.domain.errors import FastauthError, MasterKeyRefused, ScopeRefused
 from fastauth.domain.hosts import is_loopback
 from fastauth.domain.limits import Limit, LimitRefused
-from fastauth.domain.users import check_scope
+from fastauth.domain.scopes import check_scope
 from fastauth.endpoints.client_address import Network, parse_networks
 from fastauth.jose.issuer import TokenSettings
 from fastauth.jose.wrapping import MasterKey
@@ -49,6 +49,7 @@ class LimitSettings(_Section, frozen=True, kw_only=True):
     login_global: Text = "1000/s burst 1000"
     token_per_client: Text = "100/s burst 200"
     refresh_per_ip: Text = "60/m burst 120"
+    refresh_per_family: Text = "60/m burst 120"
     verify_per_ip: Text = "off"
     max_buckets: Annotated[int, msgspec.Meta(ge=1_024, le=1 << 26)] = 1 << 20
     known_device_ttl_s: Annotated[int, msgspec.Meta(ge=0, le=400 * 86_400)] = 90 * 86_400
@@ -170,11 +171,6 @@ SECRETS: Final = frozenset({"master_key", "database_url", "redis_url"})
 # A key of a feature that is still to come takes only its default and "off".
 NOT_BUILT: Final = frozenset(
     {
-        "tokens.refresh_idle_s",
-        "tokens.refresh_max_s",
-        "tokens.refresh_grace_s",
-        "limits.token_per_client",
-        "limits.refresh_per_ip",
         "identity.chain",
         "identity.http_url",
         "identity.http_timeout_s",
@@ -183,7 +179,15 @@ NOT_BUILT: Final = frozenset(
     }
 )
 # Those of ``[limits]`` that are limits.
-LIMITS: Final = ("login_per_ip", "login_per_user", "login_global", "verify_per_ip")
+LIMITS: Final = (
+    "login_per_ip",
+    "login_per_user",
+    "login_global",
+    "token_per_client",
+    "refresh_per_ip",
+    "refresh_per_family",
+    "verify_per_ip",
+)
 _PREFIX: Final = "FASTAUTH_"
 _REDIS_PREFIX: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _NOT_SETTINGS: Final = frozenset({"FASTAUTH_CONFIG", "FASTAUTH_PURE_PYTHON", "FASTAUTH_CFLAGS"})
@@ -371,6 +375,10 @@ def _check(settings: Settings) -> Iterator[str]:
         yield "tokens.rotate_every_s: must be longer than the time for which a new key is published before it signs"
     if settings.tokens.expiry_jitter_s >= settings.tokens.access_ttl_s:
         yield "tokens.expiry_jitter_s: must be shorter than tokens.access_ttl_s"
+    if (settings.limits.refresh_per_family.split() or [""])[-1] in ("exact", "leased", "local"):
+        yield "limits.refresh_per_family: its bucket is a part of the session and always exact; leave the word out"
+    if settings.tokens.refresh_idle_s > settings.tokens.refresh_max_s:
+        yield "tokens.refresh_idle_s: must not be longer than tokens.refresh_max_s, which ends every session"
     try:
         check_scope(settings.tokens.user_scope)
     except ScopeRefused as error:

@@ -9,11 +9,13 @@ from typing import Final
 import msgspec
 
 from fastauth import core
-from fastauth.backends.passwords import HashPool, PasswordHasher, hash_threads
+from fastauth.backends.passwords import EXPECTED_HASH_S, PasswordHasher
+from fastauth.backends.work_pool import WorkPool, threads_per_worker
 from fastauth.domain.errors import FastauthError
 from fastauth.domain.password_schemes import parse_scheme
 from fastauth.domain.ports import UserStore
-from fastauth.domain.users import User, canonical_name, check_new_password, check_scope, skeleton
+from fastauth.domain.scopes import check_scope
+from fastauth.domain.users import User, canonical_name, check_new_password, skeleton
 from fastauth.server.bootstrap import new_user
 
 BATCH: Final = 2_000
@@ -72,7 +74,7 @@ async def import_file(
     In: ``on_progress`` is told the bytes of each batch. Raises Unavailable when the database fails.
     """
     report = ImportReport()
-    pool = HashPool(hash_threads(1))
+    pool = WorkPool(threads_per_worker(1), EXPECTED_HASH_S)
 
     async def store(accounts: list[tuple[int, User, str]], size: int) -> None:
         not_added = await users.add_missing([(user, looks) for _, user, looks in accounts])
@@ -158,7 +160,7 @@ async def _accounts(
     batch: list[tuple[int, ImportLine]],
     users: UserStore,
     hasher: PasswordHasher,
-    pool: HashPool,
+    pool: WorkPool,
     report: ImportReport,
 ) -> list[tuple[int, User, str] | None]:
     limit = asyncio.Semaphore(16)

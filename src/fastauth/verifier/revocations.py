@@ -23,6 +23,8 @@ class Revocations:
         # name -> (tokens issued until then are refused, nothing is alive after)
         self._revoked: dict[Kind, dict[str, tuple[float, int]]] = {"jti": {}, "sid": {}, "sub": {}, "client_id": {}}
         self._is_empty = True  # as nearly always: then nothing is looked up
+        # second -> what nobody needs after it, so that forgetting never looks through everything
+        self._due: dict[int, list[tuple[Kind, str]]] = {}
         self._lock = threading.Lock()
         self._watchers: list[Callable[[], Callable[[], None] | None]] = []
 
@@ -45,12 +47,20 @@ class Revocations:
         """Every token of a client issued until a time. In: that time, and when the last of them expires."""
         self._revoke("client_id", client_id, issued_until_s, until_s)
 
+    def replace_client(self, client_id: str, issued_until_s: int, until_s: int) -> None:
+        """As ``revoke_client``, but what was said of the client before counts no more: one that was disabled for all
+        time, and is enabled again, gets tokens that are good.
+        """
+        self._revoke("client_id", client_id, issued_until_s, until_s, replaces=True)
+
     def forget_expired(self, now_s: int) -> None:
         """Drop what no living token can have any more, at any verifier's leeway. To be called now and then."""
         with self._lock:
-            for names in self._revoked.values():
-                for name in [name for name, entry in names.items() if entry[1] + MAX_LEEWAY_S <= now_s]:
-                    del names[name]
+            for until_s in [until_s for until_s in self._due if until_s + MAX_LEEWAY_S <= now_s]:
+                for kind, name in self._due.pop(until_s):
+                    entry = self._revoked[kind].get(name)
+                    if entry is not None and entry[1] <= until_s:  # not revoked for longer meanwhile
+                        del self._revoked[kind][name]
             self._is_empty = not len(self)
 
     def is_revoked(self, claims: Claims) -> bool:
@@ -70,11 +80,16 @@ class Revocations:
         is_method = inspect.ismethod(changed)
         self._watchers.append(weakref.WeakMethod(changed) if is_method else lambda: changed)
 
-    def _revoke(self, kind: Kind, name: str, issued_until_s: float, until_s: int) -> None:
+    def _revoke(self, kind: Kind, name: str, issued_until_s: float, until_s: int, *, replaces: bool = False) -> None:
         with self._lock:
             before_s, known_until_s = self._revoked[kind].get(name, (0.0, 0))
+            if replaces:
+                before_s = 0.0
             self._is_empty = False
-            self._revoked[kind][name] = (max(before_s, issued_until_s), max(known_until_s, until_s))
+            until_s = max(known_until_s, until_s)
+            self._revoked[kind][name] = (max(before_s, issued_until_s), until_s)
+            if known_until_s != until_s:
+                self._due.setdefault(until_s, []).append((kind, name))
             self._watchers = [watcher for watcher in self._watchers if watcher() is not None]
             watchers = list(self._watchers)
         for watcher in watchers:

@@ -13,8 +13,8 @@ from typing import Final
 from fastauth.backends.sqlite.database import WRITE_BUSY_TIMEOUT_MS, as_domain_error
 from fastauth.domain.errors import SchemaRefused, Unavailable
 
-HEAD: Final = "0003"
-KNOWN: Final = frozenset({"0001", "0002", HEAD})
+HEAD: Final = "0004"
+KNOWN: Final = frozenset({"0001", "0002", "0003", HEAD})
 
 
 def sqlite_revision(path: Path) -> str | None:

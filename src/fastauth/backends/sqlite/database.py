@@ -114,6 +114,11 @@ class Database:
         except sqlite3.Error as error:
             raise as_domain_error(error, self.path) from error
 
+    def data_version(self) -> int:
+        """Another number after every commit of anybody, this object's own included. Raises Unavailable."""
+        version: int = self.read("PRAGMA data_version")[0][0]
+        return version
+
     async def write(self, job: Job[T]) -> T:
         """Run ``job`` inside the next group commit; out: its result once it is durable.
 

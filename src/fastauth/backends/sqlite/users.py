@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastauth.backends.sqlite.database import Database
+from fastauth.backends.sqlite.news import CHANGE_TOLD_S, tell
+from fastauth.backends.sqlite.sessions import end_all
 from fastauth.domain.errors import Conflict, NotFound, PasswordHashRefused
 from fastauth.domain.password_schemes import parse_scheme
 from fastauth.domain.ports import NotAdded
@@ -12,14 +14,17 @@ from fastauth.domain.users import User
 
 _COLUMNS = "sub, name, password_hash, scope, disabled, credential_generation, created_at, updated_at"
 _FIND_BY_NAME = f"SELECT {_COLUMNS} FROM users WHERE name = ?"  # noqa: S608 - constants only
+_FIND_BY_SUB = f"SELECT {_COLUMNS} FROM users WHERE sub = ?"  # noqa: S608 - constants only
 _EXISTS = "SELECT 1 FROM users WHERE name = ?"
 _LIST = f"SELECT {_COLUMNS} FROM users WHERE name > ? ORDER BY name LIMIT ?"  # noqa: S608 - constants only
 _INSERT = f"INSERT INTO users ({_COLUMNS}, skeleton, hash_cost_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants only
 _INSERT_MISSING = f"{_INSERT} ON CONFLICT DO NOTHING"
 _SET_HASH = (
     "UPDATE users SET password_hash = ?, hash_cost_us = ?, updated_at = ?, "
-    "credential_generation = credential_generation + 1 WHERE name = ?"
+    "credential_generation = credential_generation + 1 WHERE name = ? RETURNING sub"
 )
+_SET_DISABLED = "UPDATE users SET disabled = ?, updated_at = ? WHERE name = ? RETURNING sub"
+_DELETE = "DELETE FROM users WHERE name = ? RETURNING sub"
 _REPLACE_HASH = (
     "UPDATE users SET password_hash = ?, hash_cost_us = ?, updated_at = ? WHERE sub = ? AND password_hash = ?"
 )
@@ -69,6 +74,10 @@ class SqliteUserStore:
         rows = self._database.read(_FIND_BY_NAME, (name,))
         return _user(rows[0]) if rows else None
 
+    async def find_by_sub(self, sub: str) -> User | None:
+        rows = self._database.read(_FIND_BY_SUB, (sub,))
+        return _user(rows[0]) if rows else None
+
     async def list_users(self, after: str, limit: int) -> Sequence[User]:
         return [_user(row) for row in self._database.read(_LIST, (after, limit))]
 
@@ -100,10 +109,11 @@ class SqliteUserStore:
         return await self._database.write(insert)
 
     async def set_disabled(self, name: str, disabled: bool, now_s: int) -> None:
-        await self._update("UPDATE users SET disabled = ?, updated_at = ? WHERE name = ?", disabled, now_s, name)
+        await self._change(_SET_DISABLED, (disabled, now_s, name), now_s, ends_sessions=disabled)
 
     async def set_password_hash(self, name: str, password_hash: str, now_s: int) -> None:
-        await self._update(_SET_HASH, password_hash, _cost_us(password_hash), now_s, name)
+        parameters = (password_hash, _cost_us(password_hash), now_s, name)
+        await self._change(_SET_HASH, parameters, now_s, ends_sessions=True)
 
     async def replace_password_hash(self, sub: str, old: str, new: str, now_s: int) -> bool:
         parameters = (new, _cost_us(new), now_s, sub, old)
@@ -111,8 +121,8 @@ class SqliteUserStore:
             await self._database.write(lambda connection: connection.execute(_REPLACE_HASH, parameters).rowcount) == 1
         )
 
-    async def delete(self, name: str) -> None:
-        await self._update("DELETE FROM users WHERE name = ?", name)
+    async def delete(self, name: str, now_s: int) -> None:
+        await self._change(_DELETE, (name,), now_s, ends_sessions=True)
 
     async def slowest_scheme(self) -> str | None:
         rows = self._database.read(_SLOWEST)
@@ -121,7 +131,15 @@ class SqliteUserStore:
         except PasswordHashRefused:  # a damaged row must not lock everybody out; its own login will say so
             return None
 
-    async def _update(self, sql: str, *parameters: object) -> None:
-        count = await self._database.write(lambda connection: connection.execute(sql, parameters).rowcount)
-        if count == 0:
+    async def _change(self, sql: str, parameters: Sequence[object], now_s: int, *, ends_sessions: bool) -> None:
+        def change(connection: sqlite3.Connection) -> bool:
+            changed = connection.execute(sql, parameters).fetchone()
+            if changed is None:
+                return False
+            if ends_sessions:
+                end_all(connection, changed[0], now_s)
+            tell(connection, "user", changed[0], now_s + CHANGE_TOLD_S)
+            return True
+
+        if not await self._database.write(change):
             raise NotFound("there is no user of this name")

@@ -1,4 +1,4 @@
-"""The hash pool: bounded, and the permit belongs to the job and not to whoever waits for it."""
+"""The pool of threads: bounded, and the permit belongs to the job and not to whoever waits for it."""
 
 import asyncio
 import threading
@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from fastauth.backends.passwords import HashPool
+from fastauth.backends.work_pool import WorkPool
 from fastauth.domain.errors import Overloaded
 
-MOST = HashPool.WAITING_PER_THREAD + 1
+MOST = 65
 GATE_TIMEOUT_S = 10.0  # never reached in a test that passes
 
 
@@ -31,9 +31,9 @@ class Gate:
         self._open.set()
 
 
-def with_pool(threads: int, work: Callable[[HashPool, Gate], Awaitable[None]], expected_s: float = 0.0) -> None:
+def with_pool(threads: int, work: Callable[[WorkPool, Gate], Awaitable[None]], expected_s: float = 0.0) -> None:
     async def run() -> None:
-        pool, gate = HashPool(threads, expected_s), Gate()
+        pool, gate = WorkPool(threads, expected_s), Gate()
         try:
             await asyncio.wait_for(work(pool, gate), GATE_TIMEOUT_S)
         finally:
@@ -43,7 +43,7 @@ def with_pool(threads: int, work: Callable[[HashPool, Gate], Awaitable[None]], e
     asyncio.run(run())
 
 
-async def started(pool: HashPool, gate: Gate, count: int) -> list["asyncio.Task[str]"]:
+async def started(pool: WorkPool, gate: Gate, count: int) -> list["asyncio.Task[str]"]:
     """``count`` jobs, handed in."""
     tasks = [asyncio.ensure_future(pool.run(gate.job)) for _ in range(count)]
     await asyncio.sleep(0)  # each task runs up to where it waits
@@ -51,7 +51,7 @@ async def started(pool: HashPool, gate: Gate, count: int) -> list["asyncio.Task[
 
 
 def test_a_result_comes_back() -> None:
-    async def work(pool: HashPool, _gate: Gate) -> None:
+    async def work(pool: WorkPool, _gate: Gate) -> None:
         assert await pool.run(lambda: 42) == 42
         assert await pool.run(lambda: threading.current_thread().name) != threading.current_thread().name
 
@@ -62,7 +62,7 @@ def test_an_exception_of_the_job_comes_through_and_frees_its_place() -> None:
     def fail() -> None:
         raise LookupError("of the job")
 
-    async def work(pool: HashPool, _gate: Gate) -> None:
+    async def work(pool: WorkPool, _gate: Gate) -> None:
         for _ in range(MOST + 1):
             with pytest.raises(LookupError, match="of the job"):
                 await pool.run(fail)
@@ -72,7 +72,7 @@ def test_an_exception_of_the_job_comes_through_and_frees_its_place() -> None:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_beyond_the_bound_a_job_is_refused_with_a_time_to_come_back(threads: int) -> None:
-    async def work(pool: HashPool, gate: Gate) -> None:
+    async def work(pool: WorkPool, gate: Gate) -> None:
         tasks = await started(pool, gate, threads * MOST)
         for _ in range(3):
             with pytest.raises(Overloaded) as refusal:
@@ -87,12 +87,12 @@ def test_beyond_the_bound_a_job_is_refused_with_a_time_to_come_back(threads: int
 
 @pytest.mark.parametrize(("threads", "expected_s", "taken"), [(1, 1.0, 4), (2, 1.0, 7), (1, 100.0, 1), (2, 100.0, 2)])
 def test_who_would_have_to_wait_beyond_patience_is_refused_at_once(threads: int, expected_s: float, taken: int) -> None:
-    async def work(pool: HashPool, gate: Gate) -> None:
+    async def work(pool: WorkPool, gate: Gate) -> None:
         tasks = await started(pool, gate, taken)
         with pytest.raises(Overloaded) as refusal:
             await pool.run(gate.job)
         waiting_s = expected_s * taken / threads
-        assert waiting_s > HashPool.LONGEST_WAIT_S or taken == threads
+        assert waiting_s > WorkPool.LONGEST_WAIT_S or taken == threads
         assert waiting_s / 2 <= refusal.value.retry_after_s <= waiting_s + 1
         gate.open()
         assert await asyncio.gather(*tasks) == ["done"] * taken
@@ -101,7 +101,7 @@ def test_who_would_have_to_wait_beyond_patience_is_refused_at_once(threads: int,
 
 
 def test_one_place_that_becomes_free_is_one_that_can_be_had() -> None:
-    async def work(pool: HashPool, gate: Gate) -> None:
+    async def work(pool: WorkPool, gate: Gate) -> None:
         first, second = Gate(), Gate()
         tasks = [asyncio.ensure_future(pool.run(first.job)), asyncio.ensure_future(pool.run(second.job))]
         tasks += await started(pool, gate, MOST - 2)
@@ -118,7 +118,7 @@ def test_one_place_that_becomes_free_is_one_that_can_be_had() -> None:
 
 
 def test_who_leaves_does_not_free_the_place_before_the_job_is_done() -> None:
-    async def work(pool: HashPool, gate: Gate) -> None:
+    async def work(pool: WorkPool, gate: Gate) -> None:
         tasks = await started(pool, gate, MOST)
         for task in tasks:
             task.cancel()
@@ -127,17 +127,17 @@ def test_who_leaves_does_not_free_the_place_before_the_job_is_done() -> None:
         with pytest.raises(Overloaded):
             await pool.run(gate.job)
         gate.open()
-        last = HashPoolDrain(pool)
+        last = Drain(pool)
         await last.wait()
         assert gate.done == MOST
 
     with_pool(1, work)
 
 
-class HashPoolDrain:
+class Drain:
     """Waits until every job handed in before has run: one thread takes them in their order."""
 
-    def __init__(self, pool: HashPool) -> None:
+    def __init__(self, pool: WorkPool) -> None:
         self._pool = pool
 
     async def wait(self) -> None:
@@ -153,7 +153,7 @@ class HashPoolDrain:
 def test_a_job_that_fails_after_its_caller_left_disturbs_nobody() -> None:
     complaints: list[object] = []
 
-    async def work(pool: HashPool, gate: Gate) -> None:
+    async def work(pool: WorkPool, gate: Gate) -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
 
         def fail() -> None:
@@ -165,14 +165,14 @@ def test_a_job_that_fails_after_its_caller_left_disturbs_nobody() -> None:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         gate.open()
-        await HashPoolDrain(pool).wait()
+        await Drain(pool).wait()
 
     with_pool(1, work)
     assert complaints == []
 
 
 def test_no_more_jobs_run_at_once_than_there_are_threads() -> None:
-    async def work(pool: HashPool, gate: Gate) -> None:
+    async def work(pool: WorkPool, gate: Gate) -> None:
         tasks = await started(pool, gate, 10)
         for _ in range(2):
             assert await asyncio.to_thread(gate.running.acquire, timeout=GATE_TIMEOUT_S)
@@ -185,7 +185,7 @@ def test_no_more_jobs_run_at_once_than_there_are_threads() -> None:
 
 def test_closing_waits_for_what_runs_and_drops_what_has_not_started() -> None:
     async def run() -> None:
-        pool, gate = HashPool(1), Gate()
+        pool, gate = WorkPool(1, 0.0), Gate()
         tasks = await started(pool, gate, 3)
         assert await asyncio.to_thread(gate.running.acquire, timeout=GATE_TIMEOUT_S)
         closing = asyncio.create_task(asyncio.to_thread(pool.close))

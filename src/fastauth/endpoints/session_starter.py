@@ -1,0 +1,34 @@
+"""How a login becomes a session."""
+
+from collections.abc import Callable
+
+from fastauth.domain.clients import BUILT_IN_CLIENT
+from fastauth.domain.ports import SessionStore
+from fastauth.domain.refresh_tokens import RefreshToken
+from fastauth.domain.sessions import Session, SessionRules
+from fastauth.domain.users import User
+
+
+class SessionStarter:
+    """Begins the sessions of the built-in public client."""
+
+    def __init__(
+        self, store: SessionStore, rules: SessionRules, default_scope: str, random_bytes: Callable[[int], bytes]
+    ) -> None:
+        """In: the scope of users without one of their own."""
+        self._store = store
+        self._rules = rules
+        self._default_scope = default_scope
+        self._random_bytes = random_bytes
+
+    def begin(self, user: User, now_s: int) -> tuple[Session, RefreshToken]:
+        """A session that is not stored yet, and its first refresh token."""
+        scope = user.scope or self._default_scope
+        return self._rules.begin(user.sub, BUILT_IN_CLIENT, scope, now_s, self._random_bytes)
+
+    async def save(self, session: Session, user: User) -> bool:
+        """False when the user is gone, disabled, or has another password since the row that was checked.
+
+        Raises Unavailable.
+        """
+        return await self._store.add(session, user.credential_generation)
