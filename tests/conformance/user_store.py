@@ -43,6 +43,8 @@ class UserStoreSuite:
         ):
             run(users.add(account, account.name))
             assert run(users.find_by_name(account.name)) == account
+            assert run(users.find_by_sub(account.sub)) == account
+        assert run(users.find_by_sub("alice")) is None
 
     def test_an_unknown_name_is_none_and_names_are_compared_exactly(self, users: UserStore) -> None:
         run(users.add(user("alice"), "alice"))

@@ -337,9 +337,8 @@ class KeepAlive:
         self.writer.write(request)
         await self.writer.drain()
         head = await self.reader.readuntil(b"\r\n\r\n")
-        length = next(
-            int(line.partition(b":")[2]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")
-        )
+        lines = [line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")]
+        length = int(lines[0].partition(b":")[2]) if lines else 0
         (answer,) = answers_in(head + await self.reader.readexactly(length))
         return answer
 

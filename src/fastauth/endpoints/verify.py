@@ -3,6 +3,8 @@
 from collections.abc import Awaitable
 from typing import Final
 
+import msgspec
+
 from fastauth.core import Decision
 from fastauth.endpoints.bearer import bearer_token
 from fastauth.endpoints.http import JSON, NO_STORE, Request, Response, header_value
@@ -13,9 +15,26 @@ from fastauth.jose.claims import Claims
 from fastauth.jose.refusals import TokenRefused
 from fastauth.verifier import Verifier
 
+
+class VerifiedClaims(msgspec.Struct, omit_defaults=True):
+    """The claims as they were signed (RFC 9068 section 2.2)."""
+
+    iss: str
+    sub: str
+    aud: str
+    exp: int
+    iat: int
+    jti: str
+    client_id: str
+    scope: str | None = None
+    sid: str | None = None
+    auth_time: int | None = None
+    preferred_username: str | None = None
+
+
 OPERATION: Final = Operation(
     summary="Is this access token good? Any method, for proxies that ask before they pass a request on",
-    answers={200: dict},
+    answers={200: VerifiedClaims},
     problems=(401, 429),
     security="bearer",
 )

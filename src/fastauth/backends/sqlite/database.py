@@ -153,13 +153,27 @@ class Database:
             is_open = None not in group
             writes = [write for write in group if write is not None]
             if writes:
-                self._commit(writes)
+                if not self._commit(writes):
+                    is_open = self._fail_waiting(writes) and is_open
                 for loop in {write.loop for write in writes}:
                     mine = [write for write in writes if write.loop is loop]
                     with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
                         loop.call_soon_threadsafe(_deliver_all, mine)
 
-    def _commit(self, writes: list[_Write]) -> None:
+    def _fail_waiting(self, writes: list[_Write]) -> bool:
+        """What has waited behind a lock as long as the group did does not wait for as long again; out: still open."""
+        error, is_open = writes[0].error, True
+        for _ in range(self._queue.qsize()):
+            write = self._queue.get()
+            if write is None:
+                is_open = False
+            else:
+                write.error = error
+                writes.append(write)
+        return is_open
+
+    def _commit(self, writes: list[_Write]) -> bool:
+        """Out: False when another process held the file locked for too long."""
         connection = self._connection
         try:
             connection.execute("BEGIN IMMEDIATE")
@@ -172,6 +186,8 @@ class Database:
                     connection.execute("ROLLBACK")
             for write in writes:  # nothing of the group is durable, whatever each job thought
                 write.error = as_domain_error(error, self.path)
+            return getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY
+        return True
 
     def _run(self, write: _Write) -> None:
         connection = self._connection
