@@ -43,6 +43,7 @@ START_TIMEOUT_S: Final = 60.0
 _RESERVED_DESCRIPTORS: Final = 256
 _ORPHAN_CHECK_S: Final = 1.0
 _STEADY_AFTER_S: Final = 10.0
+_TELL_AGAIN_S: Final = 0.25
 _FIRST_RETRY_S: Final = 0.1
 _LONGEST_RETRY_S: Final = 5.0
 _MOST_FAILED_STARTS: Final = 3
@@ -219,6 +220,21 @@ class Server(MPServer):
     def _spawn_workers(self, spawn_target: Any, target_loader: Any) -> None:
         with _signals_held():
             super()._spawn_workers(spawn_target, target_loader)  # type: ignore[no-untyped-call]  # granian has no types
+
+    def _stop_workers(self) -> None:
+        """Tell workers that have just started until they have heard it.
+
+        uvloop loses a signal that comes between two runs of its loop, and a worker is there for a moment between its
+        start and its first request.
+        """
+        young: list[Any] = [worker for worker in self.wrks if time.monotonic() - worker.birth < _STEADY_AFTER_S]
+        deadline = time.monotonic() + self.workers_kill_timeout
+        while young and time.monotonic() < deadline:
+            for worker in young:
+                worker.terminate()
+            young[0].join(_TELL_AGAIN_S)
+            young = [worker for worker in young if worker.is_alive()]
+        super()._stop_workers()  # type: ignore[no-untyped-call]  # granian has no types
 
     def _serve_loop(self, spawn_target: Any, target_loader: Any) -> None:
         """Replace workers that die. granian's own loop ends the whole server when one dies twice in 5.5 s."""
