@@ -57,6 +57,7 @@ bench: $(VENV)/.dev  ## micro benchmarks, compared with benchmarks/micro/record.
 bench-load: $(VENV)/.dev  ## real servers under load; renders benchmarks/README.md
 	$(BIN)/python -m benchmarks.load.figures
 	$(BIN)/python -m benchmarks.load.limits
+	$(BIN)/python -m benchmarks.load.sessions
 
 clean:
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks src/*.egg-info src/fastauth/_core*.so $(VENV)

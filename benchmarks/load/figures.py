@@ -102,10 +102,20 @@ def logins_per_second(server: RunningServer, seconds: float) -> float:
     return float(result["per_second"])
 
 
-def wrk(url: str, seconds: float, token: str | None = None, tokens: Path | None = None) -> float:
-    """Requests a second that wrk gets answered, all of them 2xx: with one token, or with those of a file in turn."""
+def wrk(
+    url: str,
+    seconds: float,
+    token: str | None = None,
+    tokens: Path | None = None,
+    form: tuple[str, str] | None = None,
+) -> float:
+    """Requests a second that wrk gets answered, all of them 2xx: with one token, with those of a file in turn, or of a
+    form (its body and its Authorization header).
+    """
     header = ["-H", f"Authorization: Bearer {token}"] if token else []
     script = [] if tokens is None else ["-s", str(Path(__file__).with_name("tokens.lua")), url, "--", str(tokens)]
+    if form is not None:
+        script = ["-s", str(Path(__file__).with_name("form.lua")), url, "--", *form]
     command = ["taskset", "-c", LOAD_CORE, "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s"]
     output = subprocess.run([*command, *header, *(script or [url])], capture_output=True, text=True, check=True).stdout
     assert "Non-2xx" not in output, output

@@ -79,6 +79,30 @@ def micro_table(record: dict[str, Any]) -> str:
     )
 
 
+def sessions_table(record: dict[str, Any]) -> str:
+    """The token endpoints, each beside what bounds it."""
+    figures = record["figures"]
+    hello = figures["hello"]
+    rows = [("bare ASGI hello on granian", f"{hello:.0f}/s", "")]
+    for alg in ("RS256", "ES256"):
+        sign = figures[f"sign_{alg}"]
+        rows.append((f"raw {alg} signatures, in process", f"{sign:.0f}/s", ""))
+        for name, row in (
+            ("`POST /auth`, cheapest hash, session written", "login"),
+            ("`POST /token`, client_credentials", "client"),
+            ("`POST /token`, refresh_token", "refresh"),
+            ("`POST /token`, client_credentials, limits on", "client_limited"),
+            ("`POST /token`, refresh_token, limits on", "refresh_limited"),
+        ):
+            value = figures[f"{row}_{alg}"]
+            rows.append((f"{name}, {alg}", f"{value:.0f}/s", f"{value / sign:.2f} x raw signatures"))
+        value = figures[f"introspect_{alg}"]
+        rows.append((f"`POST /introspect`, {alg} access token", f"{value:.0f}/s", f"{value / hello:.2f} x hello"))
+    return "| one core | measured | ratio |\n| --- | --- | --- |\n" + "\n".join(
+        f"| {' | '.join(row)} |" for row in rows
+    )
+
+
 def two_nodes_table(record: dict[str, Any]) -> str:
     """Two nodes on one bucket."""
 
@@ -121,10 +145,15 @@ def render() -> str:
     load, micro = json.loads(path.read_text()), json.loads(MICRO.read_text())
     limits_path = newest("*-limits.json")
     limits = json.loads(limits_path.read_text())
+    sessions_path = newest("*-sessions.json")
+    sessions = json.loads(sessions_path.read_text())
     table = load_table(load)
     page = TEMPLATE.read_text().format(
         load=table,
         micro=micro_table(micro),
+        sessions=sessions_table(sessions),
+        sessions_source=sessions_path.name,
+        sessions_revision=sessions["revision"],
         load_source=path.name,
         two_nodes=two_nodes_table(limits),
         faults=faults_table(limits),

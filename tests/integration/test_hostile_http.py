@@ -727,17 +727,23 @@ def test_with_a_corrupt_database_logins_are_503_at_once_logged_and_tokens_are_st
     wait_for(lambda: any("unavailable" in str(line) for line in _log_lines(breakable)), timeout_s=3)
 
 
-def test_while_another_program_writes_logins_and_verifications_go_on(breakable: RunningServer) -> None:
+def test_while_another_program_writes_verifications_go_on_and_logins_wait_for_it_or_are_503(
+    breakable: RunningServer,
+) -> None:
+    """SECURITY 79: a login writes its session."""
     token = breakable.login("user1", "password 1").json["token"]
     other = sqlite3.connect(breakable.data_dir / "fastauth.db", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")  # in WAL mode readers wait for no writer
     try:
         asked_at = time.monotonic()
-        assert breakable.login("user300", "password 300").status == 200
         assert breakable.verify(token).status == 200
         assert time.monotonic() - asked_at < 1
+        refused = breakable.login("user300", "password 300")
+        assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+        assert 2.5 < time.monotonic() - asked_at < 5
     finally:
         other.close()
+    assert breakable.login("user300", "password 300").status == 200
 
 
 def test_a_defect_is_a_generic_500_with_a_request_id_and_the_worker_lives(breakable: RunningServer) -> None:

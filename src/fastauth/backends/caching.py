@@ -61,7 +61,6 @@ class CachedUsers:
         self._by_sub: RowCache[User] = RowCache(clock)
         self._subs: RowCache[str] = RowCache(clock)
         self._slowest: RowCache[str | None] = RowCache(clock)
-        self.replace_password_hash = store.replace_password_hash
 
     async def find_by_name(self, name: str) -> User | None:
         """As ``UserStore``."""
@@ -92,6 +91,12 @@ class CachedUsers:
             kept = await self._store.slowest_scheme()
             self._slowest.put("", kept, self._slowest.epoch)
         return kept
+
+    async def replace_password_hash(self, sub: str, old: str, new: str, now_s: int) -> bool:
+        """As ``UserStore``."""
+        is_replaced = await self._store.replace_password_hash(sub, old, new, now_s)
+        self.forget(sub)
+        return is_replaced
 
     def forget(self, sub: str) -> None:
         """The account has changed."""

@@ -116,10 +116,13 @@ class SqliteUserStore:
         await self._change(_SET_HASH, parameters, now_s, ends_sessions=True)
 
     async def replace_password_hash(self, sub: str, old: str, new: str, now_s: int) -> bool:
-        parameters = (new, _cost_us(new), now_s, sub, old)
-        return (
-            await self._database.write(lambda connection: connection.execute(_REPLACE_HASH, parameters).rowcount) == 1
-        )
+        def replace(connection: sqlite3.Connection) -> bool:
+            if connection.execute(_REPLACE_HASH, (new, _cost_us(new), now_s, sub, old)).rowcount == 0:
+                return False
+            tell(connection, "user", sub, now_s + CHANGE_TOLD_S)
+            return True
+
+        return await self._database.write(replace)
 
     async def delete(self, name: str, now_s: int) -> None:
         await self._change(_DELETE, (name,), now_s, ends_sessions=True)

@@ -1,0 +1,81 @@
+"""A closed loop of sessions: each connection refreshes with the token that its last answer gave it.
+
+``python -m benchmarks.load.refresh_loop PORT SECONDS < TOKENS`` with a JSON list of refresh tokens, one a connection,
+on standard input; prints a JSON object as ``closed_loop`` does.
+"""
+
+import asyncio
+import json
+import re
+import sys
+import time
+from collections import Counter
+from typing import Any, cast
+
+import uvloop
+
+GRACE_S = 20.0
+_TOKEN = re.compile(rb'"refresh_token":"([^"]+)"')
+
+
+class Session(asyncio.Protocol):
+    """One keep-alive connection and one session."""
+
+    def __init__(self, token: bytes, deadline: float, statuses: Counter[str]) -> None:
+        self._token = token
+        self._deadline = deadline
+        self._statuses = statuses
+        self._received = b""
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's own class is not a subclass
+        self._next()
+
+    def _next(self) -> None:
+        if time.perf_counter() >= self._deadline:
+            self._transport.close()
+            return
+        body = b"grant_type=refresh_token&refresh_token=" + self._token
+        self._transport.write(
+            b"POST /token HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+        )
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        head, separator, body = self._received.partition(b"\r\n\r\n")
+        if not separator:
+            return
+        length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n", 1)[0])
+        if len(body) < length:
+            return
+        self._received = b""
+        self._statuses[head[9:12].decode()] += 1
+        if (found := _TOKEN.search(body)) is not None:
+            self._token = found[1]
+        self._next()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None:
+            self._statuses["lost"] += 1
+        if not self.done.done():
+            self.done.set_result(None)
+
+
+async def load(port: int, seconds: float, tokens: list[str]) -> dict[str, Any]:
+    """Drive the server; out: seconds, answers by status, answers a second."""
+    loop = asyncio.get_running_loop()
+    statuses: Counter[str] = Counter()
+    started = time.perf_counter()
+    sessions = [Session(token.encode(), started + seconds, statuses) for token in tokens]
+    for session in sessions:
+        await loop.create_connection(lambda session=session: session, "127.0.0.1", port)  # type: ignore[misc]
+    async with asyncio.timeout(seconds + GRACE_S):
+        await asyncio.gather(*(session.done for session in sessions))
+    elapsed = time.perf_counter() - started
+    return {"seconds": elapsed, "statuses": dict(statuses), "per_second": sum(statuses.values()) / elapsed}
+
+
+if __name__ == "__main__":
+    print(json.dumps(uvloop.run(load(int(sys.argv[1]), float(sys.argv[2]), json.load(sys.stdin)))))
