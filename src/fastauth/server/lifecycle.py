@@ -164,6 +164,7 @@ class Server(MPServer):
             ) from None
         self._drain = drain
         self._drain_s = settings.drain_s
+        self._grace_s = settings.grace_s
         self._backoffs = [Backoff() for _ in range(settings.workers)]
         self._failed_starts = 0
         self._stop_at: float | None = None
@@ -228,7 +229,7 @@ class Server(MPServer):
         start and its first request.
         """
         young: list[Any] = [worker for worker in self.wrks if time.monotonic() - worker.birth < _STEADY_AFTER_S]
-        deadline = time.monotonic() + self.workers_kill_timeout
+        deadline = time.monotonic() + self._grace_s
         while young and time.monotonic() < deadline:
             for worker in young:
                 worker.terminate()
