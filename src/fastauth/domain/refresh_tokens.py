@@ -15,7 +15,7 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 PREFIX: Final = "fa_rt_"
 """So that scanners for leaked secrets, and people, see what it is."""
@@ -23,6 +23,7 @@ PREFIX: Final = "fa_rt_"
 _HANDLE_BYTES: Final = 16
 _SECRET_BYTES: Final = 32
 _SID_BYTES: Final = 16
+_SID_LENGTH: Final = 22  # without the padding
 _NONCE_BYTES: Final = 12
 # 48 bytes are 64 characters of base64url to the last bit: one form only.
 _TOKEN: Final = re.compile(PREFIX + r"([A-Za-z0-9_-]{64})")
@@ -65,8 +66,8 @@ class RefreshToken(msgspec.Struct, frozen=True):
     @property
     def sid(self) -> str:
         """The public id of its session."""
-        digest = sha256(b"fastauth/v1/sid" + self.handle).digest()[:_SID_BYTES]
-        return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+        digest = sha256(b"fastauth/v1/sid" + self.handle).digest()
+        return base64.urlsafe_b64encode(digest[:_SID_BYTES])[:_SID_LENGTH].decode()
 
     @property
     def hash(self) -> bytes:
@@ -76,15 +77,16 @@ class RefreshToken(msgspec.Struct, frozen=True):
     def seal(self, successor: "RefreshToken", random_bytes: RandomBytes) -> bytes:
         """``successor``, readable for nobody but the holder of this token: no key is shared or stored."""
         nonce = random_bytes(_NONCE_BYTES)
-        return nonce + AESGCM(self._sealing_key()).encrypt(nonce, successor.secret, self.sid.encode())
+        return nonce + AESGCM(self._sealing_key()).encrypt(nonce, successor.secret, self.handle)
 
     def unseal(self, sealed: bytes) -> "RefreshToken | None":
         """The successor; None when it was sealed under another token."""
         nonce, box = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
         try:
-            return RefreshToken(self.handle, AESGCM(self._sealing_key()).decrypt(nonce, box, self.sid.encode()))
+            return RefreshToken(self.handle, AESGCM(self._sealing_key()).decrypt(nonce, box, self.handle))
         except (InvalidTag, ValueError):
             return None
 
     def _sealing_key(self) -> bytes:
-        return HKDF(algorithm=SHA256(), length=32, salt=None, info=b"fastauth/v1/refresh-successor").derive(self.secret)
+        # Uniformly random, so there is nothing to extract first (RFC 5869 section 3.3).
+        return HKDFExpand(algorithm=SHA256(), length=32, info=b"fastauth/v1/refresh-successor").derive(self.secret)

@@ -19,6 +19,15 @@ from fastauth.jose.refusals import TokenRefused
 from fastauth.verifier import Verifier
 
 _INACTIVE: Final = Response(200, (JSON, NO_STORE), b'{"active":false}')
+
+
+class _Person(msgspec.Struct):
+    """The claim that Claims has no field for."""
+
+    preferred_username: str | None = None
+
+
+_decode_person = msgspec.json.Decoder(_Person).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -108,8 +117,8 @@ class IntrospectEndpoint:
             return _INACTIVE
         # What was signed is an object of claims already; two members in front make it the answer.
         front = b'{"active":true,"token_type":"Bearer",'
-        if claims.sid is not None and "preferred_username" in claims:
-            front += b'"username":' + _encode(claims["preferred_username"]) + b","
+        if claims.sid is not None and (name := _decode_person(claims.payload).preferred_username) is not None:
+            front += b'"username":' + _encode(name) + b","
         return Response(200, (JSON, NO_STORE), front + claims.payload[1:])
 
     async def _refresh_token(self, client: Client, presented: RefreshToken) -> Response:

@@ -177,9 +177,16 @@ class Database:
         connection = self._connection
         try:
             connection.execute("BEGIN IMMEDIATE")
-            for write in writes:
-                self._run(write)
-            connection.execute("COMMIT")
+            if len(writes) == 1:  # it has nobody whose changes it could undo
+                self._run(writes[0])
+            else:
+                for write in writes:
+                    connection.execute("SAVEPOINT job")
+                    self._run(write)
+                    if write.error is not None:
+                        connection.execute("ROLLBACK TO job")
+                    connection.execute("RELEASE job")
+            connection.execute("COMMIT" if len(writes) > 1 or writes[0].error is None else "ROLLBACK")
         except sqlite3.Error as error:
             with contextlib.suppress(sqlite3.Error):  # the next group tries again
                 if connection.in_transaction:
@@ -190,10 +197,8 @@ class Database:
         return True
 
     def _run(self, write: _Write) -> None:
-        connection = self._connection
-        connection.execute("SAVEPOINT job")
         try:
-            write.result = write.job(connection)
+            write.result = write.job(self._connection)
         except sqlite3.Error as error:
             if not _is_own_fault(error):
                 raise  # disk full, I/O error: SQLite may have rolled the whole group back
@@ -201,9 +206,6 @@ class Database:
             write.error = domain_error if isinstance(domain_error, Conflict) else error
         except Exception as error:  # noqa: BLE001 - it belongs to the caller, not to this thread
             write.error = error
-        if write.error is not None:
-            connection.execute("ROLLBACK TO job")
-        connection.execute("RELEASE job")
 
 
 def _deliver_all(writes: list[_Write]) -> None:
