@@ -151,7 +151,7 @@ class AsgiRequest(Request):
         if length.isdigit() and int(length[:20]) > MAX_BODY_BYTES:
             raise BodyTooLarge
         deadline = BodyDeadline()
-        chunks = []
+        chunks: list[bytes] = []
         size = 0
         try:
             while True:
