@@ -23,6 +23,7 @@ from fastauth.server.settings import Settings
 T = TypeVar("T")
 
 _PAGE = 1_000
+_WORDS = {True: "yes", False: "no"}
 _LONGEST_OVERLAP_S = 30 * 86_400
 
 
@@ -130,8 +131,8 @@ def show(config: Path | None, data_dir: str | None, name: str, as_json: bool) ->
         click.echo(_as_json(found))
         return
     for key, value in _public(found).items():
-        shown = {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
-        click.echo(f"{key + ':':<11} {'-' if shown in (None, []) else shown}")
+        shown = " ".join(value) if isinstance(value, list) else _WORDS.get(value, value)
+        click.echo(f"{key + ':':<11} {shown or '-'}")
 
 
 @client.command()
