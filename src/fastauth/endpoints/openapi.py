@@ -1,11 +1,14 @@
 """``GET /openapi.json``: made from the route table, so that it cannot describe what is not served."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final, Literal, Protocol
 
 import msgspec
+
+from fastauth.endpoints.documents import CachedDocument
+from fastauth.endpoints.http import Request, Response
 
 Security = Literal["bearer", "client", "client_or_public"]
 JSON_TYPE: Final = "application/json"
@@ -49,6 +52,9 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     security: Security | None = None
 
 
+OPERATION: Final = Operation(summary="This document", answers={200: JSON_TYPE, 304: None})
+
+
 class DescribedRoute(Protocol):
     """The part of a route that is needed here."""
 
@@ -71,6 +77,23 @@ _SECURITY: Final[dict[Security | None, list[dict[str, list[str]]]]] = {
     "client": [{"client": []}],
     "client_or_public": [{"client": []}, {}],
 }
+
+
+class OpenApiEndpoint:
+    """Makes the document when it is first asked for."""
+
+    def __init__(self, routes: Sequence[DescribedRoute], version: str, server_url: str) -> None:
+        """In: the routes, this one among them; the list may still grow."""
+        self._routes = routes
+        self._version = version
+        self._server_url = server_url
+        self._document: CachedDocument | None = None
+
+    def __call__(self, request: Request) -> Response:
+        """304 when the client has this very document."""
+        if self._document is None:
+            self._document = CachedDocument(openapi_document(self._routes, self._version, self._server_url))
+        return self._document(request)
 
 
 def openapi_document(routes: Iterable[DescribedRoute], version: str, server_url: str) -> bytes:

@@ -15,7 +15,19 @@ from fastauth.backends.work_pool import WorkPool, threads_per_worker
 from fastauth.domain.clients import PURPOSE as CLIENT_SECRETS
 from fastauth.domain.clients import ClientSecrets
 from fastauth.domain.sessions import SessionRules
-from fastauth.endpoints import auth, health, introspect, jwks, logout, metadata, operators, revoke, token, verify
+from fastauth.endpoints import (
+    auth,
+    health,
+    introspect,
+    jwks,
+    logout,
+    metadata,
+    openapi,
+    operators,
+    revoke,
+    token,
+    verify,
+)
 from fastauth.endpoints.auth import LoginEndpoint
 from fastauth.endpoints.client_authentication import ClientAuthentication
 from fastauth.endpoints.documents import CachedDocument
@@ -26,7 +38,6 @@ from fastauth.endpoints.health import ReadyEndpoint, livez
 from fastauth.endpoints.introspect import IntrospectEndpoint
 from fastauth.endpoints.jwks import JwksEndpoint
 from fastauth.endpoints.logout import LogoutEndpoint
-from fastauth.endpoints.openapi import openapi_document
 from fastauth.endpoints.operators import MetricsEndpoint, Operators
 from fastauth.endpoints.revoke import RevokeEndpoint
 from fastauth.endpoints.session_starter import SessionStarter
@@ -172,10 +183,11 @@ async def _compose_on(
         Route("/readyz", ready, ("GET",), health.READY),
         Route("/metrics", metrics, ("GET",), operators.METRICS),
     ]
-    described = CachedDocument(openapi_document(routes, version("fastauth"), settings.issuer_url))
+    document = openapi.OpenApiEndpoint(routes, version("fastauth"), settings.issuer_url)
+    routes.append(Route("/openapi.json", document, ("GET",), openapi.OPERATION))
     housekeeping = Housekeeping(storage.sessions, storage.bus, settings.tokens.refresh_grace_s)
     return Service(
-        Router([*routes, Route("/openapi.json", described, ("GET",))]),
+        Router(routes),
         (hashing, signatures),
         limiting,
         storage,

@@ -142,7 +142,7 @@ class AsgiRequest(Request):
         if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
             raise BadRequest("the only transfer coding is chunked, once")
         client = scope.get("client")
-        super().__init__(scope["method"], path, headers, client[0] if client else None, scope["query_string"])
+        super().__init__(scope["method"], path, headers, client[0] if client else None, scope.get("query_string", b""))
         self._receive = receive
         self._bodies = bodies
 

@@ -43,6 +43,7 @@ class RevocationFeed:
             for piece in news:
                 self._apply(piece)
             self._seq = max(self._seq, news[-1].seq)
+            await asyncio.sleep(0)  # others have their turn between two pages
 
     async def follow(self) -> None:
         """For ever. While the database does not answer, what is known stays known."""
