@@ -133,6 +133,7 @@ def measure(folder: Path, rounds: int, seconds: float) -> dict[str, Any]:
                 note(f"refresh_limited_{alg}", refreshes_per_second(server, seconds))
         with baseline_server() as (url, _):
             note("hello", wrk(f"{url}/hello", seconds))
+            note("form", wrk(f"{url}/form", seconds, form=asked))
     return {"figures": {row: statistics.median(values) for row, values in rows.items()}, "rounds": rows}
 
 

@@ -1,7 +1,7 @@
 """The baseline: what most people would write in Python, PyJWT on granian, as good as they would make it.
 
-``/validate`` checks an RS256 bearer token and returns its claims; ``/hello`` does nothing and shows the HTTP
-server alone can do. The key is made at import; the token to send is printed by ``/token``.
+``/validate`` checks an RS256 bearer token and returns its claims; ``/hello`` does nothing and shows what the HTTP
+server alone can do, ``/form`` the same with a request body. The key is made at import; the token to send is printed by ``/token``.
 """
 
 import json
@@ -36,7 +36,7 @@ def _validate(headers: list[tuple[bytes, bytes]]) -> tuple[int, bytes]:
 
 async def app(
     scope: dict[str, Any],
-    _receive: Callable[[], Awaitable[dict[str, Any]]],
+    receive: Callable[[], Awaitable[dict[str, Any]]],
     send: Callable[[dict[str, Any]], Awaitable[None]],
 ) -> None:
     """A plain ASGI application."""
@@ -44,6 +44,8 @@ async def app(
         status, body = _validate(scope["headers"])
     elif scope["path"] == "/token":
         status, body = 200, _token().encode()
+    elif scope["path"] == "/form":
+        status, body = 200, b"%d" % len((await receive())["body"])
     else:
         status, body = 200, b"hello"
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
