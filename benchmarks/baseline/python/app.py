@@ -1,7 +1,8 @@
 """The baseline: what most people would write in Python, PyJWT on granian, as good as they would make it.
 
 ``/validate`` checks an RS256 bearer token and returns its claims; ``/hello`` does nothing and shows what the HTTP
-server alone can do, ``/form`` the same with a request body. The key is made at import; the token to send is printed by ``/token``.
+server alone can do, ``/form`` the same with a request body. The key is made at import; the token to send is printed by
+``/token``.
 """
 
 import json
