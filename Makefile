@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py src/fastauth/_core.pyx
 
 # What the core does for others; tests/twins compares the two implementations in any case.
-ON_THE_CORE := tests/domain tests/endpoints tests/jose tests/limits tests/verifier
+ON_THE_CORE := tests/domain tests/jose tests/limits tests/verifier tests/endpoints/test_verify.py tests/endpoints/test_token.py
 
 .PHONY: run setup test test-full asan check bench bench-load clean
 

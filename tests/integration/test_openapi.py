@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
+import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.checks import not_a_server_error
@@ -76,14 +77,15 @@ def authorization_for(operation: Any, described: Described) -> str | None:
 def test_whatever_the_document_allows_is_answered_as_it_says(described: Described) -> None:
     schema = schemathesis.openapi.from_url(f"{described.server.url}/openapi.json")
     count = 0
-    for found in schema.get_all_operations():
-        operation: Any = found.ok()  # type: ignore[union-attr]  # an invalid operation raises
-        fuzz(operation, authorization_for(operation, described))
-        count += 1
+    with requests.Session() as session:
+        for found in schema.get_all_operations():
+            operation: Any = found.ok()  # type: ignore[union-attr]  # an invalid operation raises
+            fuzz(operation, authorization_for(operation, described), session)
+            count += 1
     assert count >= 16
 
 
-def fuzz(operation: Any, authorization: str | None) -> None:
+def fuzz(operation: Any, authorization: str | None, session: requests.Session) -> None:
     """Many requests to one operation, with and without what lets them pass."""
     credentials = [None] if authorization is None or operation.path == "/logout" else [None, authorization]
 
@@ -99,24 +101,27 @@ def fuzz(operation: Any, authorization: str | None) -> None:
     def ask(case: Any) -> None:
         for sent in credentials:
             headers = {} if sent is None else {"Authorization": sent}
-            case.call_and_validate(headers=headers, checks=CHECKS)
+            case.call_and_validate(headers=headers, checks=CHECKS, session=session)
 
     ask()
 
 
 def test_the_answers_that_people_get_are_those_of_the_document(described: Described) -> None:
     schema = schemathesis.openapi.from_url(f"{described.server.url}/openapi.json")
-    login = schema["/auth"]["POST"].Case(body={"username": "alice", "password": PASSWORD})
-    granted = login.call_and_validate(checks=CHECKS).json()
-    form = {"grant_type": "refresh_token", "refresh_token": granted["refresh_token"]}
-    refreshed = schema["/token"]["POST"].Case(body=form, media_type="application/x-www-form-urlencoded")
-    tokens = refreshed.call_and_validate(checks=CHECKS).json()
-    for token in (tokens["access_token"], tokens["refresh_token"]):
-        asked = schema["/introspect"]["POST"].Case(
-            body={"token": token}, media_type="application/x-www-form-urlencoded"
-        )
-        answer = asked.call_and_validate(headers={"Authorization": described.basic}, checks=CHECKS)
-        assert answer.json()["active"] is True
-    bearer = {"Authorization": f"Bearer {tokens['access_token']}"}
-    assert schema["/verify"]["GET"].Case().call_and_validate(headers=bearer, checks=CHECKS).status_code == 200
-    assert schema["/logout"]["POST"].Case().call_and_validate(headers=bearer, checks=CHECKS).status_code == 204
+    form = {"media_type": "application/x-www-form-urlencoded"}
+    with requests.Session() as session:
+
+        def ask(path: str, method: str, authorization: str | None = None, **case: Any) -> Any:
+            headers = {} if authorization is None else {"Authorization": authorization}
+            made = schema[path][method].Case(**case)
+            return made.call_and_validate(headers=headers, checks=CHECKS, session=session)
+
+        granted = ask("/auth", "POST", body={"username": "alice", "password": PASSWORD}).json()
+        order = {"grant_type": "refresh_token", "refresh_token": granted["refresh_token"]}
+        tokens = ask("/token", "POST", body=order, **form).json()
+        for token in (tokens["access_token"], tokens["refresh_token"]):
+            answer = ask("/introspect", "POST", described.basic, body={"token": token}, **form)
+            assert answer.json()["active"] is True
+        bearer = f"Bearer {tokens['access_token']}"
+        assert ask("/verify", "GET", bearer).status_code == 200
+        assert ask("/logout", "POST", bearer).status_code == 204

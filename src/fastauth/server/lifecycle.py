@@ -43,7 +43,7 @@ START_TIMEOUT_S: Final = 60.0
 _RESERVED_DESCRIPTORS: Final = 256
 _ORPHAN_CHECK_S: Final = 1.0
 _STEADY_AFTER_S: Final = 10.0
-_TELL_AGAIN_S: Final = 0.25
+_TURNS_OF_A_START: Final = 100
 _FIRST_RETRY_S: Final = 0.1
 _LONGEST_RETRY_S: Final = 5.0
 _MOST_FAILED_STARTS: Final = 3
@@ -164,7 +164,6 @@ class Server(MPServer):
             ) from None
         self._drain = drain
         self._drain_s = settings.drain_s
-        self._grace_s = settings.grace_s
         self._backoffs = [Backoff() for _ in range(settings.workers)]
         self._failed_starts = 0
         self._stop_at: float | None = None
@@ -221,21 +220,6 @@ class Server(MPServer):
     def _spawn_workers(self, spawn_target: Any, target_loader: Any) -> None:
         with _signals_held():
             super()._spawn_workers(spawn_target, target_loader)  # type: ignore[no-untyped-call]  # granian has no types
-
-    def _stop_workers(self) -> None:
-        """Tell workers that have just started until they have heard it.
-
-        uvloop loses a signal that comes between two runs of its loop, and a worker is there for a moment between its
-        start and its first request.
-        """
-        young: list[Any] = [worker for worker in self.wrks if time.monotonic() - worker.birth < _STEADY_AFTER_S]
-        deadline = time.monotonic() + self._grace_s
-        while young and time.monotonic() < deadline:
-            for worker in young:
-                worker.terminate()
-            young[0].join(_TELL_AGAIN_S)
-            young = [worker for worker in young if worker.is_alive()]
-        super()._stop_workers()  # type: ignore[no-untyped-call]  # granian has no types
 
     def _serve_loop(self, spawn_target: Any, target_loader: Any) -> None:
         """Replace workers that die. granian's own loop ends the whole server when one dies twice in 5.5 s."""
@@ -323,13 +307,25 @@ def build_worker_app(settings: Settings, flag_path: Path, counters_path: Path, p
         loop.remove_signal_handler(signal.SIGINT)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
         loop.call_later(_ORPHAN_CHECK_S, _end_if_orphaned, loop, parent)
         service = await compose(settings, Counters(counters_path), DrainFlag(flag_path).is_set)
         gc.freeze()  # what lives as long as the process is never looked through again
+        _let_signals_through(loop, _TURNS_OF_A_START)
         return service
 
     return AsgiApp(start)
+
+
+def _let_signals_through(loop: asyncio.AbstractEventLoop, turns: int) -> None:
+    """From the given turn of the loop on.
+
+    granian runs the loop once for the start and again to serve, and a signal that comes between the two is lost by
+    uvloop. The first run ends a few turns after the start is done, so that a later turn is one of the second.
+    """
+    if turns:
+        loop.call_soon(_let_signals_through, loop, turns - 1)
+    else:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
 
 
 def _end_if_orphaned(loop: asyncio.AbstractEventLoop, parent: int) -> None:
