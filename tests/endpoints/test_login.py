@@ -308,3 +308,53 @@ def test_names_that_look_like_an_account_do_not_open_it(logins: Logins) -> None:
     for name in ("\u0430lice", "alice\u200b", " alice", "alice\0", "alìce"):
         assert isinstance(logins.refusal(name, PASSWORD), InvalidCredentials)
     assert skeleton(canonical_name("\u0430lice")) == "alice"
+
+
+# ------------------------------------------------------------------ what has changed behind the cache
+
+
+def sent(username: str, password: str) -> ReadyRequest:
+    body = json.dumps({"username": username, "password": password}).encode()
+    return ReadyRequest(body, JSON_BODY, "POST", "/auth")
+
+
+def test_a_new_password_is_good_at_once_and_the_old_one_no_more(logins: Logins) -> None:
+    async def work(endpoint: LoginEndpoint, _pool: WorkPool) -> None:
+        assert (await endpoint(sent("alice", PASSWORD))).status == 200  # her row is kept from now on
+        await logins.users.set_password_hash("alice", logins.hasher.hash("another password"), 1)
+        with pytest.raises(InvalidCredentials):
+            await endpoint(sent("alice", PASSWORD))
+        assert (await endpoint(sent("alice", "another password"))).status == 200
+        with pytest.raises(InvalidCredentials):
+            await endpoint(sent("alice", PASSWORD))
+
+    logins.with_endpoint(work)
+
+
+def test_a_user_who_is_disabled_behind_the_cache_gets_no_session_and_enabled_again_gets_one(logins: Logins) -> None:
+    async def work(endpoint: LoginEndpoint, _pool: WorkPool) -> None:
+        assert (await endpoint(sent("alice", PASSWORD))).status == 200
+        await logins.users.set_disabled("alice", True, 1)
+        with pytest.raises(InvalidCredentials):
+            await endpoint(sent("alice", PASSWORD))
+        assert logins.database.read("SELECT count(*) FROM sessions") == [(0,)]
+        await logins.users.set_disabled("alice", False, 2)
+        assert (await endpoint(sent("alice", PASSWORD))).status == 200
+
+    logins.with_endpoint(work)
+
+
+def test_somebody_else_of_the_same_name_is_somebody_else_at_once(logins: Logins) -> None:
+    async def work(endpoint: LoginEndpoint, _pool: WorkPool) -> Response:
+        assert (await endpoint(sent("alice", PASSWORD))).status == 200
+        await logins.users.delete("alice", 1)
+        another = User(
+            sub="another", name="alice", password_hash=logins.hasher.hash(PASSWORD), created_at_s=0, updated_at_s=0
+        )
+        await logins.users.add(another, "alice")
+        return await endpoint(sent("alice", PASSWORD))
+
+    claims = Verifier({"keys": [logins.key.public_jwk]}, ISSUER, ISSUER, clock=lambda: NOW_S).verify(
+        json.loads(logins.with_endpoint(work).body)["token"]
+    )
+    assert claims.sub == "another"

@@ -133,31 +133,37 @@ class LoginEndpoint:
         attempt = await self._limits.reserve(credentials.username, name, device)
         failed = False
         try:
-            login = await self._authenticate(name, credentials.password)
+            login = await self._log_in(name, credentials.password)
             failed = login is None
         except asyncio.CancelledError:  # whoever hangs up before the answer has guessed all the same
             failed = True
             raise
         finally:  # trouble of our own costs the account nothing
             attempt.settle(failed=failed)
-        if login is None or not await self._sessions.save(login.session, login.user):
+        if login is None:
             raise InvalidCredentials
         if login.new_hash is not None:
             self._store_rehashed(login.user, login.new_hash)
         granted = Granted(login.access.text, "Bearer", login.access.ttl_s, login.refresh.text)
         return Response(200, (JSON, NO_STORE, *self._remember_device(request, login.user)), _encode(granted))
 
-    async def _authenticate(self, name: str | None, password: str) -> "_Login | None":
-        """None for a refusal. A cached row is believed when it admits; a refusal is looked at in the database."""
+    async def _log_in(self, name: str | None, password: str) -> "_Login | None":
+        """A session that is stored, None for a refusal. The row may come from a cache, and be outdated: it is believed
+        only when it admits and the session can be stored, and looked at again in the database otherwise.
+        """
         user = await self._find(name)
-        slowest = await self._users.slowest_scheme()
-        login = await self._pool.run(lambda: self._check_and_sign(password, user, slowest))
+        login = await self._try(user, password)
         if login is not None or user is None:
             return login
         current = await self._users.find_again(user)
-        if current == user:
+        return None if current == user else await self._try(current, password)
+
+    async def _try(self, user: User | None, password: str) -> "_Login | None":
+        slowest = await self._users.slowest_scheme()
+        login = await self._pool.run(lambda: self._check_and_sign(password, user, slowest))
+        if login is None or not await self._sessions.save(login.session, login.user):
             return None
-        return await self._pool.run(lambda: self._check_and_sign(password, current, slowest))
+        return login
 
     async def _find(self, name: str | None) -> User | None:
         return None if name is None else await self._users.find_by_name(name)
