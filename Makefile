@@ -27,8 +27,13 @@ $(VENV)/.dev: $(VENV)/.setup
 
 test: $(VENV)/.dev  ## the whole suite, real servers included, then what stands on the core, and the main job, on the pure twin
 	@tests/servers.sh
-	$(BIN)/python -m pytest tests
-	FASTAUTH_PURE_PYTHON=1 $(BIN)/python -m pytest -q $(ON_THE_CORE) -m "not integration"
+	@mkdir -p build
+	@FASTAUTH_PURE_PYTHON=1 $(BIN)/python -m pytest -q $(ON_THE_CORE) -m "not integration" >build/on-the-twin.log 2>&1 & \
+	twin=$$!; \
+	$(BIN)/python -m pytest tests; all=$$?; \
+	wait $$twin; on_twin=$$?; \
+	echo "on the pure twin:"; tail -n $$(test $$on_twin = 0 && echo 1 || echo 500) build/on-the-twin.log; \
+	test $$all = 0 && test $$on_twin = 0
 	FASTAUTH_PURE_PYTHON=1 $(BIN)/python -m pytest -q tests/integration/test_login_and_verify.py
 
 test-full: $(VENV)/.dev asan  ## the same at full counts; writes a dated record under benchmarks/results
