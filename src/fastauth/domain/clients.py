@@ -58,9 +58,8 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
 class ClientSecrets:
     """Makes and checks the secrets of one installation.
 
-    Secrets are random, so a fast keyed hash is enough (BLAKE2b with a key, RFC 7693): a leaked database gives nothing to
-    guess at. In: ``key`` 32
-    secret bytes for ``PURPOSE``.
+    Secrets are random, so a fast keyed hash is enough (BLAKE2b with a key, RFC 7693): a leaked database gives nothing
+    to guess at. In: ``key`` 32 secret bytes for ``PURPOSE``.
     """
 
     def __init__(self, key: bytes, random_text: Callable[[int], str] = secrets.token_urlsafe) -> None:
