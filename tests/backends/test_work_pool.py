@@ -198,3 +198,33 @@ def test_closing_waits_for_what_runs_and_drops_what_has_not_started() -> None:
         assert all(outcome == "done" or isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
 
     asyncio.run(run())
+
+
+def test_many_short_jobs_come_back_each_to_its_own_waiter() -> None:
+    async def run() -> None:
+        pool = WorkPool(2, 0.0, waiting_per_thread=1_000)
+        try:
+            for _ in range(20):
+                results = await asyncio.gather(*(pool.run(lambda number=number: number) for number in range(500)))  # type: ignore[misc]
+                assert results == list(range(500))
+        finally:
+            pool.close()
+
+    asyncio.run(run())
+
+
+def test_what_a_job_raises_comes_to_its_waiter_alone_and_the_thread_lives() -> None:
+    def fail() -> None:
+        raise KeyError("x")
+
+    async def run() -> None:
+        pool = WorkPool(1, 0.0)
+        try:
+            outcomes = await asyncio.gather(
+                *(pool.run(job) for job in (fail, dict, fail, list)), return_exceptions=True
+            )
+            assert [type(outcome) for outcome in outcomes] == [KeyError, dict, KeyError, list]
+        finally:
+            pool.close()
+
+    asyncio.run(run())

@@ -1,11 +1,14 @@
 """The bounded pools of threads in which a process does its dear work, off the event loop."""
 
 import asyncio
+import contextlib
 import math
 import os
+import queue
+import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 from fastauth.domain.errors import Overloaded
@@ -13,49 +16,100 @@ from fastauth.domain.errors import Overloaded
 T = TypeVar("T")
 
 
+class _Job:
+    """A job on its way through a thread, and where its outcome goes."""
+
+    __slots__ = ("error", "future", "result", "seconds", "work")
+
+    def __init__(self, work: Callable[[], Any], future: "asyncio.Future[Any]") -> None:
+        self.work = work
+        self.future = future
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.seconds = 0.0
+
+
 class WorkPool:
     """A bounded pool of threads for jobs that release the GIL: hashes, signatures.
 
     The permit belongs to the job and not to the request: a client that leaves frees its place only when its
     job is done, so that disconnecting cannot be used to start more jobs than there are threads.
+
+    Outcomes that are ready at the same time come back together: waking the loop is most of what a hand-over costs.
     """
 
     LONGEST_WAIT_S: Final = 3.0  # a person's patience; whoever would wait longer is told so at once
 
     def __init__(self, threads: int, expected_s: float, waiting_per_thread: int = 64, name: str = "work") -> None:
-        """In: what a job takes, until jobs have been measured; how many may wait, whatever they take."""
-        self._threads = threads
+        """In: what a job takes, until jobs have been measured; how many may wait, whatever they take.
+
+        To be made, used and closed on one running event loop.
+        """
         self._most = threads * (waiting_per_thread + 1)
         self._jobs = 0
         self._mean_s = expected_s
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._loop = asyncio.get_running_loop()
+        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._done: deque[_Job] = deque()
+        self._is_waking = False
+        self._threads = [
+            threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True) for number in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     async def run(self, job: Callable[[], T]) -> T:
         """Run ``job`` in a thread and return its result; its exceptions come through.
 
         Raises Overloaded when it would have to wait for too long, with the measured time until half as many do.
         """
-        wait_s = self._mean_s * self._jobs / self._threads
-        if self._jobs >= self._most or (self._jobs >= self._threads and wait_s > self.LONGEST_WAIT_S):
+        threads = len(self._threads)
+        wait_s = self._mean_s * self._jobs / threads
+        if self._jobs >= self._most or (self._jobs >= threads and wait_s > self.LONGEST_WAIT_S):
             raise Overloaded(max(1, math.ceil(max(wait_s - self.LONGEST_WAIT_S / 2, wait_s / 2))))
         self._jobs += 1
-        future = asyncio.get_running_loop().run_in_executor(self._pool, self._timed, job)
-        future.add_done_callback(self._finished)
-        return (await asyncio.shield(future))[0]
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._queue.put(_Job(job, future))
+        return await future
 
-    def _timed(self, job: Callable[[], T]) -> tuple[T, float]:
-        started = time.perf_counter()
-        result = job()
-        return result, time.perf_counter() - started
+    def _work(self) -> None:
+        while (job := self._queue.get()) is not None:
+            started = time.perf_counter()
+            try:
+                job.result = job.work()
+            except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for it
+                job.error = error
+            job.seconds = time.perf_counter() - started
+            self._done.append(job)
+            if not self._is_waking:  # whoever finds it set will be delivered by the turn that is to come
+                self._is_waking = True
+                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                    self._loop.call_soon_threadsafe(self._deliver)
 
-    def _finished(self, future: "asyncio.Future[tuple[Any, float]]") -> None:
-        self._jobs -= 1
-        if not future.cancelled() and future.exception() is None:
-            self._mean_s += 0.1 * (future.result()[1] - self._mean_s)
+    def _deliver(self) -> None:
+        self._is_waking = False  # before the look: what is done from now on wakes the loop again
+        while self._done:
+            job = self._done.popleft()
+            self._jobs -= 1
+            if job.error is None:
+                self._mean_s += 0.1 * (job.seconds - self._mean_s)
+            if job.future.done():  # whoever waited has gone
+                continue
+            if job.error is None:
+                job.future.set_result(job.result)
+            else:
+                job.future.set_exception(job.error)
 
     def close(self) -> None:
         """Drop what has not started and wait for what has."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        with contextlib.suppress(queue.Empty):
+            while (job := self._queue.get_nowait()) is not None:
+                self._jobs -= 1
+                self._loop.call_soon_threadsafe(job.future.cancel)
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
 
 
 def threads_per_worker(workers: int) -> int:
