@@ -220,7 +220,7 @@ def test_what_a_job_raises_comes_to_its_waiter_alone_and_the_thread_lives() -> N
     async def run() -> None:
         pool = WorkPool(1, 0.0)
         try:
-            outcomes = await asyncio.gather(
+            outcomes: list[object] = await asyncio.gather(
                 *(pool.run(job) for job in (fail, dict, fail, list)), return_exceptions=True
             )
             assert [type(outcome) for outcome in outcomes] == [KeyError, dict, KeyError, list]
