@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -224,6 +225,28 @@ def test_what_a_job_raises_comes_to_its_waiter_alone_and_the_thread_lives() -> N
                 *(pool.run(job) for job in (fail, dict, fail, list)), return_exceptions=True
             )
             assert [type(outcome) for outcome in outcomes] == [KeyError, dict, KeyError, list]
+        finally:
+            pool.close()
+
+    asyncio.run(run())
+
+
+def test_a_thread_without_work_keeps_nothing_of_the_last_job() -> None:
+    class Password:
+        pass
+
+    async def run() -> None:
+        pool = WorkPool(1, 0.0)
+        try:
+            password = Password()
+            kept = weakref.ref(password)
+            await pool.run(lambda held=password: held is None)  # type: ignore[misc]
+            del password
+            for _ in range(1_000):  # the thread lets go a moment after it has told
+                if kept() is None:
+                    break
+                await asyncio.sleep(0.001)
+            assert kept() is None
         finally:
             pool.close()
 

@@ -4,6 +4,9 @@ import time
 
 import pytest
 
+from fastauth.domain.clients import Client, Introspection
+from fastauth.endpoints.introspect import may_see
+from fastauth.jose.claims import Claims
 from tests.cases import each
 from tests.endpoints.application import Application, Credentials, bearer
 from tests.server.asking import Answer
@@ -66,6 +69,24 @@ def test_a_client_sees_its_own_tokens_and_no_others(application: Application) ->
     for hidden in (granted["token"], granted["refresh_token"]):
         assert introspect(application, mine, hidden).body == INACTIVE
     assert introspect(application, other, token).body == INACTIVE
+
+
+@each(
+    ("client_id", "introspect", "sees"),
+    [
+        ("fastauth", "own", True),
+        ("api", "own", True),
+        ("ap", "own", False),
+        ("other", "own", False),
+        ("x", "any", True),
+    ],
+)
+def test_whom_a_token_is_for_may_look_at_it(client_id: str, introspect: Introspection, sees: bool) -> None:
+    claims = Claims("i", "u", ("web", "api"), 2, 1, None, "j", "s", None, "fastauth", b"{}")
+    client = Client(
+        client_id=client_id, name="c", secret_hash=b"", introspect=introspect, created_at_s=0, updated_at_s=0
+    )
+    assert may_see(client, claims) == sees
 
 
 @each("token", ["x", "a.b.c", "fa_rt_" + "A" * 64, "\0", "é", "A" * 60_000, "." * 60_000])

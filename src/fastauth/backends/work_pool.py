@@ -74,17 +74,21 @@ class WorkPool:
 
     def _work(self) -> None:
         while (job := self._queue.get()) is not None:
-            started = time.perf_counter()
-            try:
-                job.result = job.work()
-            except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for it
-                job.error = error
-            job.seconds = time.perf_counter() - started
-            self._done.append(job)
-            if not self._is_waking:  # whoever finds it set will be delivered by the turn that is to come
-                self._is_waking = True
-                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                    self._loop.call_soon_threadsafe(self._deliver)
+            self._do(job)
+            del job  # a thread without work must not keep the password of the last one
+
+    def _do(self, job: _Job) -> None:
+        started = time.perf_counter()
+        try:
+            job.result = job.work()
+        except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for it
+            job.error = error
+        job.seconds = time.perf_counter() - started
+        self._done.append(job)
+        if not self._is_waking:  # whoever finds it set will be delivered by the turn that is to come
+            self._is_waking = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self._loop.call_soon_threadsafe(self._deliver)
 
     def _deliver(self) -> None:
         self._is_waking = False  # before the look: what is done from now on wakes the loop again

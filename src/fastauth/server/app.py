@@ -130,8 +130,9 @@ async def _compose_on(
     feed = RevocationFeed(storage.bus, revocations, users.forget, clients.forget)
     await feed.catch_up()  # before the first token is looked at
 
-    hashing = WorkPool(threads_per_worker(settings.workers), EXPECTED_HASH_S, name="hash")
-    signatures = WorkPool(1, _EXPECTED_SIGNATURE_S, _WAITING_SIGNATURES, name="sign")
+    threads = threads_per_worker(settings.workers)
+    hashing = WorkPool(threads, EXPECTED_HASH_S, name="hash")
+    signatures = WorkPool(threads, _EXPECTED_SIGNATURE_S, _WAITING_SIGNATURES, name="sign")
     issuer = Issuer(ring.active, settings.issuer_url, settings.tokens, secrets.token_bytes)
     verifier = Verifier.from_keys(ring.verifying, settings.issuer_url, settings.audience, revocations=revocations)
     published_keys = JwksEndpoint(ring, settings.tokens.jwks_max_age_s)
