@@ -1,0 +1,121 @@
+"""``ClientStore`` on PostgreSQL."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from fastauth.backends.postgres.database import Database, Row, changed
+from fastauth.backends.postgres.news import CHANGE_TOLD_S, begin_telling, tell
+from fastauth.domain.clients import ALL_TOKENS_S, Client
+from fastauth.domain.errors import Conflict, NotFound
+from fastauth.jose.rotation import LONGEST_TOKEN_LIFE_S, NODE_SKEW_S
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+_COLUMNS: Final = (
+    "client_id, name, secret_hash, old_secret_hash, old_secret_until, grants, scope, introspect, disabled, "
+    "created_at, updated_at"
+)
+FIND: Final = f"SELECT {_COLUMNS} FROM clients WHERE client_id = $1"  # noqa: S608 - constants only
+FIND_BY_NAME: Final = f"SELECT {_COLUMNS} FROM clients WHERE name = $1"  # noqa: S608 - constants only
+LIST: Final = f"SELECT {_COLUMNS} FROM clients WHERE name > $1 ORDER BY name LIMIT $2"  # noqa: S608 - constants only
+_ADD: Final = f"INSERT INTO clients ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"  # noqa: S608 - constants only
+_SET_DISABLED: Final = "UPDATE clients SET disabled = $1, updated_at = $2 WHERE client_id = $3"
+_SET_SECRET: Final = (
+    "UPDATE clients SET old_secret_hash = CASE WHEN $1::bigint > $2::bigint THEN secret_hash END, "
+    "old_secret_until = $1, secret_hash = $3, updated_at = $2 WHERE client_id = $4"
+)
+_DELETE: Final = "DELETE FROM clients WHERE client_id = $1"
+_TOKENS_GONE_S: Final = LONGEST_TOKEN_LIFE_S + NODE_SKEW_S
+
+
+class PostgresClientStore:
+    """See ``domain/ports.py`` for what each method promises."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def find(self, client_id: str) -> Client | None:
+        row = await self._database.find(FIND, client_id)
+        return None if row is None else _client(row)
+
+    async def find_by_name(self, name: str) -> Client | None:
+        row = await self._database.find(FIND_BY_NAME, name)
+        return None if row is None else _client(row)
+
+    async def list_clients(self, after: str, limit: int) -> Sequence[Client]:
+        return [_client(row) for row in await self._database.read(LIST, after, limit)]
+
+    async def add(self, client: Client) -> None:
+        try:
+            await self._database.execute(_ADD, *_row(client))
+        except Conflict:
+            raise Conflict("a client of this name exists already") from None
+
+    async def set_disabled(self, client_id: str, disabled: bool, now_s: int) -> None:
+        # Enabled again, it may get new tokens within the same second: those from before are older.
+        issued_until_s = ALL_TOKENS_S if disabled else now_s - 1
+
+        async def told(connection: "PoolConnectionProxy") -> None:
+            await tell(connection, "client_id", client_id, now_s + _TOKENS_GONE_S, issued_until_s)
+
+        await self._change(_SET_DISABLED, (disabled, now_s, client_id), told)
+
+    async def set_secret(self, client_id: str, secret_hash: bytes, old_until_s: int, now_s: int) -> None:
+        async def told(connection: "PoolConnectionProxy") -> None:
+            await tell(connection, "client", client_id, now_s + CHANGE_TOLD_S)
+
+        await self._change(_SET_SECRET, (old_until_s, now_s, secret_hash, client_id), told)
+
+    async def delete(self, client_id: str, now_s: int) -> None:
+        async def told(connection: "PoolConnectionProxy") -> None:
+            await tell(connection, "client_id", client_id, now_s + _TOKENS_GONE_S, ALL_TOKENS_S)
+
+        await self._change(_DELETE, (client_id,), told)
+
+    async def _change(
+        self, sql: str, parameters: Sequence[object], told: Callable[["PoolConnectionProxy"], Awaitable[None]]
+    ) -> None:
+        async def change(connection: "PoolConnectionProxy") -> int:
+            count = changed(await connection.execute(sql, *parameters))
+            if count:
+                await begin_telling(connection)
+                await told(connection)
+            return count
+
+        if await self._database.transact(change) == 0:
+            raise NotFound("there is no such client")
+
+
+def _row(client: Client) -> tuple[object, ...]:
+    return (
+        client.client_id,
+        client.name,
+        client.secret_hash,
+        client.old_secret_hash,
+        client.old_secret_until_s,
+        " ".join(client.grants),
+        client.scope,
+        client.introspect,
+        client.disabled,
+        client.created_at_s,
+        client.updated_at_s,
+    )
+
+
+def _client(row: Row) -> Client:
+    client_id, name, secret_hash, old_secret_hash, old_until_s, grants, scope, introspect, *rest = row
+    disabled, created_at_s, updated_at_s = rest
+    return Client(
+        client_id=client_id,
+        name=name,
+        secret_hash=secret_hash,
+        old_secret_hash=old_secret_hash,
+        old_secret_until_s=old_until_s,
+        grants=tuple(grants.split()),
+        scope=scope,
+        introspect=introspect,
+        disabled=disabled,
+        created_at_s=created_at_s,
+        updated_at_s=updated_at_s,
+    )
