@@ -18,11 +18,11 @@ $(VENV)/.setup: $(SOURCES)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "fastauth needs Python >= 3.11; try: make PYTHON=python3.12" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "fastauth: building (once)" >&2
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[redis]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[postgres,redis]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.setup
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[redis,test,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[postgres,redis,test,dev]'
 	@touch $@
 
 test: $(VENV)/.dev  ## the whole suite, real servers included, then what stands on the core, and the main job, on the pure twin

@@ -1,5 +1,6 @@
 """What is dear to make, made once: RSA keys and an empty database of the newest schema."""
 
+import asyncio
 import os
 import shutil
 from collections.abc import Iterator
@@ -12,8 +13,8 @@ from hypothesis import settings
 from fastauth.backends.sqlite.database import Database
 from fastauth.jose.keys import SigningKey
 from fastauth.server import limiting
-from fastauth.server.bootstrap import open_storage
 from fastauth.server.settings import load_settings
+from fastauth.server.storage import open_storage
 
 EXAMPLES: Final = 1_000 if os.environ.get("FASTAUTH_TEST_FULL") == "1" else 50  # unless a test says otherwise
 settings.register_profile("suite", max_examples=EXAMPLES, deadline=None, database=None)
@@ -42,7 +43,12 @@ def other_key() -> SigningKey:
 def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty database of the newest schema; not to be written to."""
     settings = load_settings(None, {"FASTAUTH_DATA_DIR": str(tmp_path_factory.mktemp("first") / "data")}, {})
-    open_storage(settings).close()
+
+    async def make() -> None:
+        await (await open_storage(settings)).close()
+
+    asyncio.run(make())
+    assert settings.sqlite_path is not None
     return settings.sqlite_path
 
 

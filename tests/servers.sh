@@ -3,7 +3,8 @@
 set -eu
 missing=""
 for pair in nginx:nginx-light haproxy:haproxy openssl:openssl curl:curl \
-    redis-server:redis-server redis-sentinel:redis-sentinel redis-cli:redis-tools; do
+    redis-server:redis-server redis-sentinel:redis-sentinel redis-cli:redis-tools \
+    psql:postgresql; do
     PATH="$PATH:/usr/sbin" command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
 done
 [ -n "$missing" ] || exit 0

@@ -15,8 +15,9 @@ from fastauth.backends.sqlite.keys import SqliteKeyStore
 from fastauth.backends.sqlite.users import SqliteUserStore
 from fastauth.domain.errors import SchemaRefused, Unavailable
 from fastauth.jose.keys import SigningKey
-from fastauth.server.bootstrap import load_master_key, open_signing_keys, open_storage
+from fastauth.server.bootstrap import load_master_key, open_signing_keys
 from fastauth.server.settings import load_settings
+from fastauth.server.storage import open_storage
 from tests.conformance.user_store import run
 
 
@@ -196,8 +197,8 @@ def test_a_database_of_schema_0001_keeps_its_users_and_its_key_signs_and_verifie
     connection.close()
     storage = open_storage(settings)
     assert sqlite_revision(settings.sqlite_path) == HEAD
-    ring = run(open_signing_keys(settings, storage.keys).load())
-    (listed,) = run(open_signing_keys(settings, storage.keys).listed())
+    ring = run(open_signing_keys(settings, storage).load())
+    (listed,) = run(open_signing_keys(settings, storage).listed())
     alice = run(storage.users.find_by_name("alice"))
     storage.close()
     assert alice is not None

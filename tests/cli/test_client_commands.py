@@ -17,8 +17,8 @@ from fastauth.domain.errors import ClientRefused, Conflict, MasterKeyRefused, No
 from fastauth.jose.keyring import wrap_key
 from fastauth.jose.keys import SigningKey
 from fastauth.jose.wrapping import MasterKey
-from fastauth.server.bootstrap import open_storage
 from fastauth.server.settings import load_settings
+from fastauth.server.storage import open_storage
 from tests.conformance.user_store import run
 
 

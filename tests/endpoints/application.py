@@ -5,7 +5,6 @@ import base64
 import json
 import time
 from collections.abc import Coroutine
-from contextlib import closing
 from typing import Any, Final, TypeVar
 from urllib.parse import urlencode
 
@@ -16,9 +15,10 @@ from fastauth.jose.keyring import wrap_key
 from fastauth.jose.keys import SigningKey
 from fastauth.server.app import Service, compose
 from fastauth.server.asgi import AsgiApp
-from fastauth.server.bootstrap import Storage, load_master_key, new_user, open_client_secrets, open_storage
+from fastauth.server.bootstrap import load_master_key, new_user, open_client_secrets
 from fastauth.server.counters import Counters
 from fastauth.server.settings import Settings
+from fastauth.server.storage import Storage, open_storage
 from tests.server.asking import HOST, JSON, Answer, ask, body_of
 
 T = TypeVar("T")
@@ -53,7 +53,7 @@ class Application:
         self.settings = settings
         self.key = key
         self._runner = asyncio.Runner()
-        self.operator = open_storage(settings)
+        self.operator = self.run(open_storage(settings))
         self.run(self._fill())
         self.service: Service | None = None
         self.app = AsgiApp(self._start)
@@ -118,8 +118,8 @@ class Application:
     def close(self) -> None:
         if self.service is not None:
             self.run(self.service.close())
-        with closing(self.operator):
-            self._runner.close()
+        self.run(self.operator.close())
+        self._runner.close()
 
 
 def bearer(token: str) -> tuple[bytes, bytes]:

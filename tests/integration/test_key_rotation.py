@@ -24,9 +24,10 @@ import pytest
 from jwt.algorithms import OKPAlgorithm
 
 from fastauth.cli import main
-from fastauth.server.bootstrap import open_existing_storage, open_signing_keys
+from fastauth.server.bootstrap import open_signing_keys
 from fastauth.server.settings import load_settings
 from fastauth.server.signing_keys import ListedKey, SigningKeys
+from fastauth.server.storage import open_existing_storage
 from tests.integration.running import (
     CHEAP,
     FASTAUTH,
@@ -88,7 +89,7 @@ def with_keys(data_dir: Path, work: Callable[[SigningKeys], Any]) -> Any:
         settings = load_settings(None, named, {})
         storage = open_existing_storage(settings)
         try:
-            return await work(open_signing_keys(settings, storage.keys))
+            return await work(open_signing_keys(settings, storage))
         finally:
             storage.close()
 

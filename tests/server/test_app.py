@@ -18,9 +18,10 @@ from fastauth.jose.keyring import wrap_key
 from fastauth.jose.keys import SigningKey
 from fastauth.server.app import compose
 from fastauth.server.asgi import AsgiApp
-from fastauth.server.bootstrap import Storage, load_master_key, new_user, open_storage
+from fastauth.server.bootstrap import load_master_key, new_user
 from fastauth.server.counters import Counters
 from fastauth.server.settings import Settings, SettingsRefused, load_settings
+from fastauth.server.storage import Storage, open_storage
 from tests.server.asking import HOST, JSON, Answer, ask, body_of, lifespan
 
 T = TypeVar("T")

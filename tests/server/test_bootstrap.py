@@ -17,17 +17,9 @@ from fastauth.domain.users import skeleton
 from fastauth.jose.keyring import wrap_key
 from fastauth.jose.keys import SigningKey
 from fastauth.jose.wrapping import MasterKey
-from fastauth.server.bootstrap import (
-    StartRefused,
-    add_first_user,
-    generate_password,
-    load_master_key,
-    new_user,
-    open_signing_keys,
-    open_storage,
-    prepare_data_dir,
-)
+from fastauth.server.bootstrap import add_first_user, generate_password, load_master_key, new_user, open_signing_keys
 from fastauth.server.settings import Settings, load_settings
+from fastauth.server.storage import StartRefused, open_storage, prepare_data_dir
 from tests.conformance.user_store import run
 
 CHEAP = {"FASTAUTH_PASSWORDS__PROFILE": "cheapest-for-tests", "FASTAUTH_ALLOW_INSECURE": "1"}

@@ -17,8 +17,9 @@ from fastauth.domain.clients import GRANTS, Client, GrantName, Introspection, ch
 from fastauth.domain.errors import NotFound
 from fastauth.domain.ports import ClientStore
 from fastauth.domain.scopes import check_scope
-from fastauth.server.bootstrap import Storage, open_client_secrets, open_existing_storage, open_storage
+from fastauth.server.bootstrap import open_client_secrets
 from fastauth.server.settings import Settings
+from fastauth.server.storage import Storage, open_existing_storage, open_storage
 
 T = TypeVar("T")
 
@@ -34,11 +35,12 @@ def client() -> None:
 
 def _with_storage(settings: Settings, work: Callable[[Storage], Awaitable[T]], *, may_create: bool = False) -> T:
     async def run() -> T:
-        storage = open_storage(settings) if may_create else open_existing_storage(settings)
+        opening = open_storage(settings, is_command=True) if may_create else open_existing_storage(settings)
+        storage = await opening
         try:
             return await work(storage)
         finally:
-            storage.close()
+            await storage.close()
 
     return asyncio.run(run())
 

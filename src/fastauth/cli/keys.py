@@ -11,9 +11,10 @@ import msgspec
 
 from fastauth.cli.options import settings_from, with_settings_options
 from fastauth.jose.rotation import LONGEST_TOKEN_LIFE_S
-from fastauth.server.bootstrap import open_existing_storage, open_signing_keys
+from fastauth.server.bootstrap import open_signing_keys
 from fastauth.server.settings import Settings
 from fastauth.server.signing_keys import ListedKey, SigningKeys
+from fastauth.server.storage import open_existing_storage
 
 T = TypeVar("T")
 
@@ -27,11 +28,11 @@ def keys() -> None:
 
 def _with_keys(settings: Settings, work: Callable[[SigningKeys], Awaitable[T]]) -> T:
     async def run() -> T:
-        storage = open_existing_storage(settings)
+        storage = await open_existing_storage(settings)
         try:
-            return await work(open_signing_keys(settings, storage.keys))
+            return await work(open_signing_keys(settings, storage))
         finally:
-            storage.close()
+            await storage.close()
 
     return asyncio.run(run())
 

@@ -21,7 +21,7 @@ def serve(config: Path | None, data_dir: str | None, host: str | None, port: int
     """Serve logins and verifications until told to stop (SIGTERM, Ctrl-C)."""
     settings = settings_from(config, data_dir, host=host, port=port, workers=workers)
     from fastauth.server import lifecycle
-    from fastauth.server.bootstrap import prepare_data_dir
+    from fastauth.server.storage import prepare_data_dir
 
     lifecycle.free_address(settings.host, settings.port)
     prepare_data_dir(settings)
@@ -46,16 +46,17 @@ def _warn_of_plain_http(settings: Settings) -> None:
 
 async def _prepare(settings: Settings) -> str | None:
     """Everything that can fail fails here, once and with one line, instead of in each worker."""
-    from fastauth.server.bootstrap import add_first_user, open_signing_keys, open_storage
+    from fastauth.server.bootstrap import add_first_user, open_signing_keys
+    from fastauth.server.storage import open_storage
 
-    storage = open_storage(settings)
+    storage = await open_storage(settings)
     try:
-        keys = open_signing_keys(settings, storage.keys)
+        keys = open_signing_keys(settings, storage)
         await keys.load()
         await keys.start_serving()
         return await add_first_user(settings, storage.users)
     finally:
-        storage.close()
+        await storage.close()
 
 
 def _print_first_login(settings: Settings, password: str) -> None:

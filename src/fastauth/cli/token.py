@@ -15,8 +15,9 @@ from fastauth.cli.options import settings_from, with_settings_options
 from fastauth.jose import TokenRefused, base64url
 from fastauth.jose.jws import MAX_TOKEN_BYTES
 from fastauth.jose.keyset import KeySet
-from fastauth.server.bootstrap import open_existing_storage, open_signing_keys
+from fastauth.server.bootstrap import open_signing_keys
 from fastauth.server.settings import Settings
+from fastauth.server.storage import open_existing_storage
 from fastauth.verifier import Verifier
 
 _DEPTH = 16
@@ -71,11 +72,11 @@ def verify(config: Path | None, data_dir: str | None, as_json: bool) -> None:
 
 
 async def _load_keys(settings: Settings) -> KeySet:
-    storage = open_existing_storage(settings)
+    storage = await open_existing_storage(settings)
     try:
-        return (await open_signing_keys(settings, storage.keys).load_existing()).verifying
+        return (await open_signing_keys(settings, storage).load_existing()).verifying
     finally:
-        storage.close()
+        await storage.close()
 
 
 def _read_token() -> bytes:

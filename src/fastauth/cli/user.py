@@ -23,8 +23,9 @@ from fastauth.domain.users import (
     check_new_password,
     skeleton,
 )
-from fastauth.server.bootstrap import generate_password, new_user, open_existing_storage, open_storage
+from fastauth.server.bootstrap import generate_password, new_user
 from fastauth.server.settings import Settings
+from fastauth.server.storage import open_existing_storage, open_storage
 
 T = TypeVar("T")
 
@@ -39,17 +40,18 @@ def user() -> None:
 
 def _with_users(settings: Settings, work: Callable[[UserStore], Awaitable[T]], *, may_create: bool = False) -> T:
     async def run() -> T:
-        storage = open_storage(settings) if may_create else open_existing_storage(settings)
+        opening = open_storage(settings, is_command=True) if may_create else open_existing_storage(settings)
+        storage = await opening
         try:
             return await work(storage.users)
         finally:
-            storage.close()
+            await storage.close()
 
     return asyncio.run(run())
 
 
 def _find(settings: Settings, canonical: str) -> User | None:
-    if not settings.sqlite_path.is_file():
+    if settings.sqlite_path is not None and not settings.sqlite_path.is_file():
         return None
     return _with_users(settings, lambda users: users.find_by_name(canonical))
 

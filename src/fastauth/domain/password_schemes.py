@@ -136,3 +136,8 @@ def decoy_hash(identifier: str, entropy: bytes) -> str:
     if identifier.startswith("pbkdf2_"):
         return f"{identifier}${salt}${digest[:42]}A="
     return f"{identifier}${salt[:21]}A${digest[:42]}A"
+
+
+def cost_us(password_hash: str) -> int:
+    """Roughly what a check costs, as it is stored beside the hash. Raises PasswordHashRefused."""
+    return round(parse_scheme(password_hash).cost_ms * 1000)

@@ -220,9 +220,23 @@ class RevocationBus(Protocol):
         ...
 
     async def wait(self) -> None:
-        """Return when there may be news."""
+        """Return when there may be news, and after a second at the latest. Raises Unavailable."""
         ...
 
     async def purge(self, now_s: int, limit: int) -> int:
         """Forget at most ``limit`` pieces of news that nobody needs any more; out: how many."""
+        ...
+
+
+class LeaseStore(Protocol):
+    """Work that only one process of the whole installation does at a time."""
+
+    async def take(self, name: str, holder: str, ttl_s: float) -> bool:
+        """Whether ``holder`` does the work of this name from now on, and nobody else for ``ttl_s`` unless it is given
+        back. Whoever has it may take it again.
+        """
+        ...
+
+    async def give_back(self, name: str, holder: str) -> None:
+        """Let others take it at once; nothing happens to a lease of somebody else."""
         ...

@@ -11,6 +11,7 @@ from fastauth.endpoints.operators import Operators
 
 _ALIVE: Final = Response(200, (JSON, NO_STORE), b'{"status":"alive"}')
 _READY: Final = Response(200, (JSON, NO_STORE), b'{"status":"ready"}')
+_STALE: Final = Response(503, (JSON, NO_STORE, (b"retry-after", b"1")), b'{"status":"stale"}')
 _DRAINING: Final = Response(503, (JSON, NO_STORE, (b"retry-after", b"1")), b'{"status":"draining"}')
 
 
@@ -33,19 +34,29 @@ READY: Final = Operation(summary="200 while the server wants new work", answers=
 class ReadyEndpoint:
     """503 from the moment the server has been told to stop, so that load balancers look elsewhere in time.
 
-    Dependencies do not count: without the database tokens are still verified, without Redis each node guards its share
+    503 too while it has not heard of revocations for longer than the operator allows (``revocation.max_stale_s``).
+    Other dependencies do not count: without the database tokens are still verified, without Redis each node guards its share
     of the limits, and taking every node out of rotation at once would turn a partial outage into a whole one. Operators
     are told what is missing.
     """
 
-    def __init__(self, is_draining: Callable[[], bool], missing: Callable[[], list[str]], operators: Operators) -> None:
+    def __init__(
+        self,
+        is_draining: Callable[[], bool],
+        is_stale: Callable[[], bool],
+        missing: Callable[[], list[str]],
+        operators: Operators,
+    ) -> None:
         self._is_draining = is_draining
+        self._is_stale = is_stale
         self._missing = missing
         self._operators = operators
 
     def __call__(self, request: Request) -> Response:
         if self._is_draining():
             return _DRAINING
+        if self._is_stale():
+            return _STALE
         if (missing := self._missing()) and self._operators.include(request):
             body = msgspec.json.encode({"status": "ready", "degraded": missing})
             return Response(200, (JSON, NO_STORE), body)

@@ -47,17 +47,20 @@ from fastauth.endpoints.verify import VerifyEndpoint
 from fastauth.jose.issuer import Issuer
 from fastauth.jose.keyring import KeyRing
 from fastauth.server.asgi import AsgiApp, Route, Router
-from fastauth.server.bootstrap import Storage, load_master_key, open_signing_keys, open_storage
+from fastauth.server.bootstrap import load_master_key, open_signing_keys
 from fastauth.server.counters import Counters
 from fastauth.server.housekeeping import Housekeeping
 from fastauth.server.limiting import Limiting
 from fastauth.server.revocation_feed import RevocationFeed
 from fastauth.server.settings import Settings, load_settings
+from fastauth.server.storage import Storage, open_storage
 from fastauth.server.telemetry import get_log
 from fastauth.verifier import Verifier
 from fastauth.verifier.revocations import Revocations
 
 _EXPECTED_SIGNATURE_S: Final = 0.001
+# The feed hears of the database several times in that time.
+_DATABASE_MISSED_S: Final = 2.0
 _WAITING_SIGNATURES: Final = 2_000  # as many as are made in about two seconds
 
 
@@ -89,7 +92,7 @@ class Service:
         for pool in self._pools:
             pool.close()
         await self._limiting.close()
-        self._storage.close()
+        await self._storage.close()
 
 
 def create_app(settings: Settings | None = None) -> AsgiApp:
@@ -104,7 +107,7 @@ def create_app(settings: Settings | None = None) -> AsgiApp:
 
 async def compose(settings: Settings, counters: Counters, is_draining: Callable[[], bool]) -> Service:
     """Wire one process. Raises what ``bootstrap`` raises, and TableRefused."""
-    storage = open_storage(settings)
+    storage = await open_storage(settings)
     limiting = None
     try:
         limiting = Limiting(settings, counters)
@@ -113,14 +116,14 @@ async def compose(settings: Settings, counters: Counters, is_draining: Callable[
     except BaseException:
         if limiting is not None:
             await limiting.close()
-        storage.close()
+        await storage.close()
         raise
 
 
 async def _compose_on(
     storage: Storage, limiting: Limiting, settings: Settings, counters: Counters, is_draining: Callable[[], bool]
 ) -> Service:
-    signing_keys = open_signing_keys(settings, storage.keys)
+    signing_keys = open_signing_keys(settings, storage)
     ring = await signing_keys.load()
     await signing_keys.start_serving()
     master_key = load_master_key(settings, may_create=False)
@@ -169,7 +172,15 @@ async def _compose_on(
     ending = LogoutEndpoint(verifier, storage.sessions, feed.catch_up, clock)
     about = CachedDocument(metadata.server_metadata(settings.issuer_url, [grant.name for grant in grants]))
     readers = Operators(settings.metrics_readers)
-    ready, metrics = ReadyEndpoint(is_draining, limiting.missing, readers), MetricsEndpoint(readers, counters.render)
+    counters.staleness_s = feed.staleness_s
+
+    def is_stale() -> bool:
+        return settings.max_stale_s is not None and feed.staleness_s() > settings.max_stale_s
+
+    def missing() -> list[str]:
+        return [*limiting.missing(), *(["database"] if feed.staleness_s() > _DATABASE_MISSED_S else [])]
+
+    ready, metrics = ReadyEndpoint(is_draining, is_stale, missing, readers), MetricsEndpoint(readers, counters.render)
 
     routes = [
         Route("/auth", login, ("POST",), auth.OPERATION),
@@ -186,7 +197,7 @@ async def _compose_on(
     ]
     document = openapi.OpenApiEndpoint(routes, version("fastauth"), settings.issuer_url)
     routes.append(Route("/openapi.json", document, ("GET",), openapi.OPERATION))
-    housekeeping = Housekeeping(storage.sessions, storage.bus, settings.tokens.refresh_grace_s)
+    housekeeping = Housekeeping(storage.sessions, storage.bus, storage.leases, settings.tokens.refresh_grace_s)
     return Service(
         Router(routes),
         (hashing, signatures),

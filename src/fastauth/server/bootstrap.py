@@ -1,4 +1,4 @@
-"""The first start: data directory, master key, schema, first signing key, first user. Safe to repeat and to race."""
+"""The first start: master key, first signing key, first user. Safe to repeat and to race."""
 
 import os
 import secrets
@@ -7,99 +7,26 @@ import time
 from pathlib import Path
 from typing import Final
 
-from fastauth.backends.migrations import HEAD, sqlite_revision, upgrade_sqlite
 from fastauth.backends.passwords import PasswordHasher
-from fastauth.backends.sqlite.clients import SqliteClientStore
-from fastauth.backends.sqlite.database import Database
-from fastauth.backends.sqlite.keys import SqliteKeyStore
-from fastauth.backends.sqlite.news import SqliteRevocationBus
-from fastauth.backends.sqlite.sessions import SqliteSessionStore
-from fastauth.backends.sqlite.users import SqliteUserStore
 from fastauth.domain.clients import PURPOSE, ClientSecrets
-from fastauth.domain.errors import Conflict, FastauthError, MasterKeyRefused
-from fastauth.domain.ports import ClientStore, KeyStore, RevocationBus, SessionStore, UserStore
+from fastauth.domain.errors import Conflict, MasterKeyRefused
+from fastauth.domain.ports import UserStore
 from fastauth.domain.users import User, skeleton
 from fastauth.jose.wrapping import MASTER_KEY_BYTES, MasterKey
 from fastauth.server.settings import Settings
 from fastauth.server.signing_keys import SigningKeys
-from fastauth.server.telemetry import get_log
+from fastauth.server.storage import Storage
 
 FIRST_USER: Final = "admin"
 GENERATED_PASSWORD_LENGTH: Final = 24
 _ALPHABET: Final = string.ascii_letters + string.digits
 
 
-class StartRefused(FastauthError):
-    """The server cannot start; the text says why and what to do."""
-
-    code = "start_refused"
-
-
-class Storage:
-    """The opened database and the stores on it."""
-
-    def __init__(self, database: Database) -> None:
-        self.users: UserStore = SqliteUserStore(database)
-        self.keys: KeyStore = SqliteKeyStore(database)
-        self.sessions: SessionStore = SqliteSessionStore(database)
-        self.clients: ClientStore = SqliteClientStore(database)
-        self.bus: RevocationBus = SqliteRevocationBus(database)
-        self._database = database
-
-    def close(self) -> None:
-        """Finish the queued writes and close the file."""
-        self._database.close()
-
-
-def prepare_data_dir(settings: Settings) -> None:
-    """Make the data directory, for its owner alone. Raises StartRefused."""
-    path = settings.data_path
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise StartRefused(f"{path}: {error.strerror}; name another directory with --data-dir") from None
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise StartRefused(f"{path}: not writable; name another directory with --data-dir")
-    state = path.stat()
-    if not state.st_mode & 0o077:
-        return
-    is_ours = (path / "fastauth.db").exists() or (path / "master.key").exists() or not any(path.iterdir())
-    if is_ours and state.st_uid == os.geteuid():
-        path.chmod(0o700)
-    else:  # somebody's directory with other things in it is not ours to close
-        get_log().warning("data_dir_open_to_others", path=str(path), advice=f"chmod 700 {path}")
-
-
-def open_existing_storage(settings: Settings) -> Storage:
-    """Open the database as it is, for commands that only look or change what is there.
-
-    Raises Unavailable, SchemaRefused, or StartRefused when there is no database.
-    """
-    path = settings.sqlite_path
-    if not path.is_file():
-        raise StartRefused(f"there is no database at {path}; name the data directory of a server with --data-dir")
-    return open_storage(settings)
-
-
-def open_storage(settings: Settings) -> Storage:
-    """Open the database, which is made if need be; an embedded one is brought to the newest schema first.
-
-    Raises Unavailable, SchemaRefused or StartRefused.
-    """
-    prepare_data_dir(settings)
-    path = settings.sqlite_path
-    try:  # before SQLite does: its WAL and shared memory get the mode that the file has
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    except OSError as error:
-        raise StartRefused(f"{path}: {error.strerror}; name another database or another --data-dir") from None
-    if sqlite_revision(path) != HEAD:
-        upgrade_sqlite(path)
-    return Storage(Database(path))
-
-
-def open_signing_keys(settings: Settings, keys: KeyStore) -> SigningKeys:
+def open_signing_keys(settings: Settings, storage: Storage) -> SigningKeys:
     """The signing keys of these settings; nothing is read or made yet."""
-    return SigningKeys(keys, lambda may_create: load_master_key(settings, may_create=may_create), settings)
+    return SigningKeys(
+        storage.keys, storage.leases, lambda may_create: load_master_key(settings, may_create=may_create), settings
+    )
 
 
 async def open_client_secrets(settings: Settings, storage: Storage) -> ClientSecrets:
@@ -109,7 +36,7 @@ async def open_client_secrets(settings: Settings, storage: Storage) -> ClientSec
     """
     _, stored = await storage.keys.load_keys()
     if stored:
-        await open_signing_keys(settings, storage.keys).load_existing()
+        await open_signing_keys(settings, storage).load_existing()
     return ClientSecrets(load_master_key(settings, may_create=not stored).derive(PURPOSE))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
@@ -54,6 +54,7 @@ class Counters(Collector):
         self._memory = mmap.mmap(descriptor, _SIZE)
         self._cells = core.SharedCounters(self._memory, descriptor)
         self.evictions: Callable[[], int] = lambda: 0  # the bucket table counts them
+        self.staleness_s: Callable[[], float] = lambda: 0.0
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -94,6 +95,11 @@ class Counters(Collector):
         yield redis
         yield CounterMetricFamily(
             "fastauth_bucket_evictions", "Buckets that were not full and had to make room.", value=self.evictions()
+        )
+        yield GaugeMetricFamily(
+            "fastauth_revocation_staleness_seconds",
+            "For how long the worker that answers has not heard of revocations.",
+            value=self.staleness_s(),
         )
 
     def render(self) -> tuple[str, bytes]:

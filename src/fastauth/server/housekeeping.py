@@ -2,16 +2,20 @@
 
 import asyncio
 import random
+import secrets
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 from fastauth.domain.errors import FastauthError
-from fastauth.domain.ports import RevocationBus, SessionStore
+from fastauth.domain.ports import LeaseStore, RevocationBus, SessionStore
 from fastauth.server.telemetry import get_log
 
 BATCH: Final = 200
 EVERY_S: Final = 10.0
+LEASE: Final = "housekeeping"
+# When its holder dies, another one begins after that.
+LEASE_S: Final = 30.0
 # Between two batches others write; a backlog is worked off at 4,000 rows a second all the same.
 _PAUSE_S: Final = 0.05
 # News are kept a little longer than anything they are about, for verifiers with a leeway and nodes with other clocks.
@@ -19,12 +23,19 @@ _KEPT_LONGER_S: Final = 120
 
 
 class Housekeeping:
-    """Of one worker. Several workers get in nobody's way: each batch is one short transaction."""
+    """Of one worker: the one that has the lease sweeps, for all workers of all nodes."""
 
     def __init__(
-        self, sessions: SessionStore, bus: RevocationBus, grace_s: int, clock: Callable[[], float] = time.time
+        self,
+        sessions: SessionStore,
+        bus: RevocationBus,
+        leases: LeaseStore,
+        grace_s: int,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """In: for how long a successor may be asked for again, in seconds; ``clock`` seconds since 1970 UTC."""
+        self._leases = leases
+        self._holder = secrets.token_hex(8)
         self._sessions = sessions
         self._bus = bus
         self._grace_s = grace_s
@@ -35,7 +46,8 @@ class Housekeeping:
         while True:
             await asyncio.sleep(EVERY_S * (0.5 + random.random()))  # noqa: S311 - not a secret
             try:
-                await self.sweep()
+                if await self._leases.take(LEASE, self._holder, LEASE_S):
+                    await self.sweep()
             except FastauthError as error:  # the next round tries again
                 get_log().warning("housekeeping_failed", reason=str(error))
             except Exception as error:  # noqa: BLE001 - a worker that forgets nothing any more must not come of it
@@ -55,3 +67,5 @@ class Housekeeping:
         while count == BATCH:
             count = await forget()
             await asyncio.sleep(_PAUSE_S)
+            if count == BATCH and not await self._leases.take(LEASE, self._holder, LEASE_S):
+                return  # it took so long that another one sweeps

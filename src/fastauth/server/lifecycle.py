@@ -29,10 +29,10 @@ from granian.server.mp import MPServer
 from fastauth.limits import LocalBuckets
 from fastauth.server.app import compose
 from fastauth.server.asgi import AsgiApp
-from fastauth.server.bootstrap import StartRefused
 from fastauth.server.counters import Counters
 from fastauth.server.limiting import table_path
 from fastauth.server.settings import Settings
+from fastauth.server.storage import StartRefused
 from fastauth.server.telemetry import GRANIAN_LOGS, get_log
 
 HEADER_BUFFER_BYTES: Final = 16_384
@@ -76,7 +76,7 @@ class DrainFlag:
 
 
 class InstanceLock:
-    """One server a data directory, and one a database: the kernel drops the locks with the last holder."""
+    """One server a data directory, and one a SQLite file: the kernel drops the locks with the last holder."""
 
     def __init__(self, settings: Settings) -> None:
         """Raises StartRefused when another server holds one of them."""
@@ -84,7 +84,7 @@ class InstanceLock:
         self._descriptors: list[int] = []
         self._pid_file = settings.data_path / "fastauth.pid"
         self._lock(settings.data_path / "fastauth.lock", f"runs in {settings.data_path}")
-        if database.parent != settings.data_path:
+        if database is not None and database.parent != settings.data_path:
             self._lock(database.with_name(database.name + ".lock"), f"serves {database}")
         self._pid_file.write_text(f"{os.getpid()}\n")
 

@@ -20,7 +20,7 @@ _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - the table refuses a fil
 _TIERS: Final[dict[str, Tier]] = {
     "login_per_ip": "exact",
     "login_per_user": "exact",
-    "login_global": "leased",
+    "login_global": "local",
     "token_per_client": "leased",
     "refresh_per_ip": "exact",
     "verify_per_ip": "leased",

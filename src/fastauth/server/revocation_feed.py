@@ -36,14 +36,22 @@ class RevocationFeed:
         self._seq = 0
         self._forgets_at_s = 0.0
         self._told: tuple[str, float] = ("", 0.0)
+        self._fresh_at_s = time.monotonic()
+
+    def staleness_s(self) -> float:
+        """For how long something may have been told that is not known here."""
+        return max(0.0, time.monotonic() - self._fresh_at_s)
 
     async def catch_up(self) -> None:
         """Apply everything that has been told so far. Raises Unavailable."""
+        began_s = time.monotonic()
         while news := await self._bus.read_after(self._seq, _PAGE):
             for piece in news:
                 self._apply(piece)
             self._seq = max(self._seq, news[-1].seq)
             await asyncio.sleep(0)  # others have their turn between two pages
+            began_s = time.monotonic()
+        self._fresh_at_s = max(self._fresh_at_s, began_s)
 
     async def follow(self) -> None:
         """For ever. While the database does not answer, what is known stays known."""

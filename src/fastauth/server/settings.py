@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from fastauth.backends.passwords import PasswordSettings
+from fastauth.backends.postgres import DatabaseRefused, DatabaseSettings, check_url, is_postgres
 from fastauth.domain.errors import FastauthError, MasterKeyRefused, ScopeRefused
 from fastauth.domain.hosts import is_loopback
 from fastauth.domain.limits import Limit, LimitRefused
@@ -102,6 +103,7 @@ class Settings(_Section, frozen=True, kw_only=True):
     tls: TlsSettings = TlsSettings()
     tokens: TokenSettings = TokenSettings()
     passwords: PasswordSettings = PasswordSettings()
+    database: DatabaseSettings = DatabaseSettings()
     limits: LimitSettings = LimitSettings()
     proxy: ProxySettings = ProxySettings()
     identity: IdentitySettings = IdentitySettings()
@@ -148,11 +150,26 @@ class Settings(_Section, frozen=True, kw_only=True):
         return Path(os.path.expanduser(self.data_dir)).absolute()  # noqa: PTH111 - leaves "~nobody" as it is
 
     @property
-    def sqlite_path(self) -> Path:
-        """The database file, absolute."""
+    def sqlite_path(self) -> Path | None:
+        """The database file, absolute; None with PostgreSQL."""
         if self.database_url is None:
             return self.data_path / "fastauth.db"
-        return Path(self.database_url.removeprefix("sqlite:///")).absolute()
+        return None if is_postgres(self.database_url) else sqlite_file(self.database_url)
+
+    @property
+    def max_stale_s(self) -> float | None:
+        """For how long this node may be without the feed of revocations; None for ever. Raises ValueError."""
+        return None if self.revocation.max_stale_s == "off" else float(self.revocation.max_stale_s)
+
+
+def sqlite_file(url: str) -> Path:
+    """The file of a ``sqlite:///PATH``, absolute."""
+    return Path(url.removeprefix("sqlite:///")).absolute()
+
+
+def is_sqlite(url: str) -> bool:
+    """Whether it is a ``sqlite:///PATH``."""
+    return _SQLITE_URL.fullmatch(url) is not None
 
 
 class SettingsRefused(FastauthError):
@@ -175,7 +192,6 @@ NOT_BUILT: Final = frozenset(
         "identity.http_url",
         "identity.http_timeout_s",
         "identity.http_claims",
-        "revocation.max_stale_s",
     }
 )
 # Those of ``[limits]`` that are limits.
@@ -196,6 +212,9 @@ _SERVICE_LINK: Final = re.compile(r"FASTAUTH_(SERVICE_(HOST|PORT\w*)|PORT_\d+_\w
 _SQLITE_URL: Final = re.compile(r"sqlite:///(?!:memory:)[^\0?#]*[^\0?#/]")
 _ISSUER_TEXT: Final = re.compile(r"[!$-+\--;=A-~]+")  # visible ASCII without " # ? @ and a few that no URL has
 _MAX_SECRET_FILE: Final = 64 * 1024
+# The feed looks about twice a second: less would be exceeded all the time.
+_LEAST_STALE_S: Final = 2
+_MOST_STALE_S: Final = 86_400
 
 
 def load_settings(
@@ -355,8 +374,8 @@ def _check(settings: Settings) -> Iterator[str]:
         yield from _check_issuer(settings.issuer)
     yield from _check_tls(settings.tls)
     yield from _check_limits(settings)
-    if settings.database_url is not None and not _SQLITE_URL.fullmatch(settings.database_url):
-        yield "database_url: this version takes only sqlite:///PATH, the path of a file"
+    yield from _check_database(settings)
+    yield from _check_staleness(settings)
     if "\0" in settings.data_dir:
         yield "data_dir: not a path"
     if settings.passwords.profile == "cheapest-for-tests" and not settings.allow_insecure:
@@ -383,6 +402,30 @@ def _check(settings: Settings) -> Iterator[str]:
         check_scope(settings.tokens.user_scope)
     except ScopeRefused as error:
         yield f"tokens.user_scope: {error}"
+
+
+def _check_database(settings: Settings) -> Iterator[str]:
+    if settings.database_url is None or is_sqlite(settings.database_url):
+        return
+    if not is_postgres(settings.database_url):
+        yield "database_url: must be sqlite:///PATH, the path of a file, or postgresql://USER:PASSWORD@HOST/DATABASE"
+        return
+    try:
+        check_url(settings.database_url)
+    except DatabaseRefused as error:
+        yield f"database_url: {error}"
+    if settings.issuer is None:
+        yield "issuer: must be set (FASTAUTH_ISSUER) with PostgreSQL: every node puts the same iss into its tokens"
+
+
+def _check_staleness(settings: Settings) -> Iterator[str]:
+    try:
+        max_stale_s = settings.max_stale_s
+    except ValueError:
+        yield "revocation.max_stale_s: must be a number of seconds, or off"
+        return
+    if max_stale_s is not None and not _LEAST_STALE_S <= max_stale_s <= _MOST_STALE_S:
+        yield f"revocation.max_stale_s: must be {_LEAST_STALE_S} to {_MOST_STALE_S} seconds, or off"
 
 
 def _networks(text: str | None) -> list[Network]:

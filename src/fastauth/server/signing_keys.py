@@ -1,7 +1,6 @@
 """This installation's signing keys: made, rotated, loaded, and followed by every worker while it serves."""
 
 import asyncio
-import random
 import secrets
 import time
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from typing import Final, Literal, cast
 import msgspec
 
 from fastauth.domain.errors import FastauthError, MasterKeyRefused
-from fastauth.domain.ports import KeyStore, RingPolicy, StoredKey
+from fastauth.domain.ports import KeyStore, LeaseStore, RingPolicy, StoredKey
 from fastauth.jose.algorithms import Algorithm
 from fastauth.jose.keyring import KeyRing, unwrap_key, wrap_key
 from fastauth.jose.keys import SigningKey
@@ -33,7 +32,8 @@ from fastauth.server.settings import Settings
 from fastauth.server.telemetry import get_log
 
 POLL_S: Final = 0.25
-_TURNS_S: Final = 2.0
+LEASE: Final = "rotation"
+LEASE_S: Final = 10.0
 _SAME_FAILURE_LOG_S: Final = 60.0
 _NONCE_BYTES: Final = 12
 
@@ -69,6 +69,7 @@ class SigningKeys:
     def __init__(
         self,
         store: KeyStore,
+        leases: LeaseStore,
         load_master: Callable[[bool], MasterKey],
         settings: Settings,
         clock: Callable[[], int] = clock_ms,
@@ -87,7 +88,8 @@ class SigningKeys:
         self._lives: list[KeyLife] = []
         self._read_ms = 0
         self._changes_ms: int | None = None  # of the ring in use, like _used_version; the others are as last read
-        self._turn_s: float | None = None
+        self._leases = leases
+        self._holder = secrets.token_hex(8)
         self._told: tuple[str, float] = ("", 0.0)
 
     async def load(self) -> KeyRing:
@@ -197,7 +199,7 @@ class SigningKeys:
                 if await self._has_changed():
                     await self._read()
                     use(self._ring())
-                if making is None and self._is_my_turn():
+                if making is None and self._is_due() and await self._is_my_turn():
                     making = asyncio.create_task(
                         self._make_key((await self._policy())[0])
                     )  # following goes on meanwhile
@@ -230,19 +232,9 @@ class SigningKeys:
             publish_ahead_s=tokens.publishes_ahead_s,
         )
 
-    def _is_my_turn(self) -> bool:
-        """Whether to rotate now. Every worker of every node finds at the same time that it is due, and one of them is
-        enough: each waits a while, by chance, and goes on following meanwhile.
-        """
-        if not self._is_due():
-            self._turn_s = None
-            return False
-        if self._turn_s is None:
-            self._turn_s = time.monotonic() + random.random() * _TURNS_S  # noqa: S311 - not a secret
-        if time.monotonic() < self._turn_s:
-            return False
-        self._turn_s = None
-        return True
+    async def _is_my_turn(self) -> bool:
+        """Every worker of every node finds at the same time that a rotation is due, and one of them is enough."""
+        return await self._leases.take(LEASE, self._holder, LEASE_S)
 
     async def _read(self) -> bool:
         """Read the rows; whether there are any."""

@@ -43,9 +43,7 @@ def check_url(text: str) -> None:
     try:
         import asyncpg  # noqa: F401 - the stores need it
     except ImportError:
-        raise DatabaseRefused(
-            "the PostgreSQL driver is not installed; run: pip install 'fastauth[postgres]'"
-        ) from None
+        raise DatabaseRefused("the PostgreSQL driver is not installed; run: pip install 'fastauth[postgres]'") from None
     try:
         url = urlsplit(text)
         has_host = bool(url.hostname) or "host" in dict(parse_qsl(url.query))

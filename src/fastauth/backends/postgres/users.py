@@ -19,7 +19,9 @@ FIND_BY_NAME: Final = f"SELECT {_COLUMNS} FROM users WHERE name = $1"  # noqa: S
 FIND_BY_SUB: Final = f"SELECT {_COLUMNS} FROM users WHERE sub = $1"  # noqa: S608 - constants only
 _EXISTS: Final = "SELECT 1 FROM users WHERE name = $1"
 LIST: Final = f"SELECT {_COLUMNS} FROM users WHERE name > $1 ORDER BY name LIMIT $2"  # noqa: S608 - constants only
-_INSERT: Final = f"INSERT INTO users ({_COLUMNS}, skeleton, hash_cost_us) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"  # noqa: S608, E501 - constants only
+_INSERT: Final = (
+    f"INSERT INTO users ({_COLUMNS}, skeleton, hash_cost_us) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"  # noqa: S608 - constants only
+)
 _INSERT_MISSING: Final = f"{_INSERT} ON CONFLICT DO NOTHING"
 _SET_HASH: Final = (
     "UPDATE users SET password_hash = $1, hash_cost_us = $2, updated_at = $3, "

@@ -9,6 +9,7 @@ from fastauth.backends.sqlite.database import Database
 from fastauth.domain.ports import News, NewsKind
 
 POLL_S: Final = 0.1
+_LONGEST_WAIT_S: Final = 0.8
 # A change of a row has to reach the caches only, which do not keep anything for that long.
 CHANGE_TOLD_S: Final = 600
 
@@ -37,8 +38,10 @@ class SqliteRevocationBus:
         return [News(seq, cast("NewsKind", kind), name, issued, until) for seq, kind, name, issued, until in rows]
 
     async def wait(self) -> None:
-        while True:
+        waited_s = 0.0
+        while waited_s < _LONGEST_WAIT_S:
             await asyncio.sleep(POLL_S)
+            waited_s += POLL_S
             version = self._database.data_version()
             if version != self._version:
                 self._version = version

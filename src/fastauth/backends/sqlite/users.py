@@ -8,7 +8,7 @@ from fastauth.backends.sqlite.database import Database
 from fastauth.backends.sqlite.news import CHANGE_TOLD_S, tell
 from fastauth.backends.sqlite.sessions import end_all
 from fastauth.domain.errors import Conflict, NotFound, PasswordHashRefused
-from fastauth.domain.password_schemes import parse_scheme
+from fastauth.domain.password_schemes import cost_us, parse_scheme
 from fastauth.domain.ports import NotAdded
 from fastauth.domain.users import User
 
@@ -56,12 +56,8 @@ def _row(user: User, skeleton: str) -> tuple[object, ...]:
         user.created_at_s,
         user.updated_at_s,
         skeleton,
-        _cost_us(user.password_hash),
+        cost_us(user.password_hash),
     )
-
-
-def _cost_us(password_hash: str) -> int:
-    return round(parse_scheme(password_hash).cost_ms * 1000)
 
 
 class SqliteUserStore:
@@ -112,12 +108,12 @@ class SqliteUserStore:
         await self._change(_SET_DISABLED, (disabled, now_s, name), now_s, ends_sessions=disabled)
 
     async def set_password_hash(self, name: str, password_hash: str, now_s: int) -> None:
-        parameters = (password_hash, _cost_us(password_hash), now_s, name)
+        parameters = (password_hash, cost_us(password_hash), now_s, name)
         await self._change(_SET_HASH, parameters, now_s, ends_sessions=True)
 
     async def replace_password_hash(self, sub: str, old: str, new: str, now_s: int) -> bool:
         def replace(connection: sqlite3.Connection) -> bool:
-            if connection.execute(_REPLACE_HASH, (new, _cost_us(new), now_s, sub, old)).rowcount == 0:
+            if connection.execute(_REPLACE_HASH, (new, cost_us(new), now_s, sub, old)).rowcount == 0:
                 return False
             tell(connection, "user", sub, now_s + CHANGE_TOLD_S)
             return True

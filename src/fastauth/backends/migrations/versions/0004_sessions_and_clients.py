@@ -2,20 +2,24 @@
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import postgresql
 
 revision = "0004"
 down_revision = "0003"
 branch_labels = None
 depends_on = None
 
+# Names are compared and ordered byte by byte, as SQLite does it, whatever the locale of the database is.
+TEXT = sa.Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
+
 
 def upgrade() -> None:
     op.create_table(
         "sessions",
-        sa.Column("sid", sa.Text, primary_key=True),
-        sa.Column("sub", sa.Text, nullable=False, index=True),
-        sa.Column("client_id", sa.Text, nullable=False),
-        sa.Column("scope", sa.Text, nullable=False),
+        sa.Column("sid", TEXT, primary_key=True),
+        sa.Column("sub", TEXT, nullable=False, index=True),
+        sa.Column("client_id", TEXT, nullable=False),
+        sa.Column("scope", TEXT, nullable=False),
         sa.Column("auth_time", sa.BigInteger, nullable=False),
         sa.Column("expires_at", sa.BigInteger, nullable=False),
         sa.Column("ends_at", sa.BigInteger, nullable=False, index=True),
@@ -37,14 +41,14 @@ def upgrade() -> None:
     )
     op.create_table(
         "clients",
-        sa.Column("client_id", sa.Text, primary_key=True),
-        sa.Column("name", sa.Text, nullable=False, unique=True),
+        sa.Column("client_id", TEXT, primary_key=True),
+        sa.Column("name", TEXT, nullable=False, unique=True),
         sa.Column("secret_hash", sa.LargeBinary, nullable=False),
         sa.Column("old_secret_hash", sa.LargeBinary),
         sa.Column("old_secret_until", sa.BigInteger, nullable=False),
-        sa.Column("grants", sa.Text, nullable=False),
-        sa.Column("scope", sa.Text),
-        sa.Column("introspect", sa.Text, nullable=False),
+        sa.Column("grants", TEXT, nullable=False),
+        sa.Column("scope", TEXT),
+        sa.Column("introspect", TEXT, nullable=False),
         sa.Column("disabled", sa.Boolean, nullable=False),
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.Column("updated_at", sa.BigInteger, nullable=False),
@@ -53,8 +57,8 @@ def upgrade() -> None:
         "news",
         # Never used twice, not even after the newest rows were purged: workers remember how far they have read.
         sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
-        sa.Column("kind", sa.Text, nullable=False),
-        sa.Column("name", sa.Text, nullable=False),
+        sa.Column("kind", TEXT, nullable=False),
+        sa.Column("name", TEXT, nullable=False),
         sa.Column("issued_until", sa.BigInteger, nullable=False),
         sa.Column("until", sa.BigInteger, nullable=False, index=True),
         sqlite_autoincrement=True,
