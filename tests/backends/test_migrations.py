@@ -189,18 +189,18 @@ def test_a_database_of_schema_0001_keeps_its_users_and_its_key_signs_and_verifie
     public = signing_key.public_jwk
     jwk = json.dumps({name: public[name] for name in ("kid", "kty", "use", "alg", "n", "e")})  # the order of then
     wrapped = master.wrap(signing_key.to_der(), signing_key.kid, bytes(12))
-    connection = connect(settings.sqlite_path)
+    connection = connect(tmp_path / "fastauth.db")
     connection.executescript(_SCHEMA_0001)
     connection.execute(
         "INSERT INTO signing_keys VALUES (?, 'RS256', ?, ?, 1700000002)", (signing_key.kid, jwk, wrapped)
     )
     connection.close()
-    storage = open_storage(settings)
-    assert sqlite_revision(settings.sqlite_path) == HEAD
+    storage = run(open_storage(settings))
+    assert sqlite_revision(tmp_path / "fastauth.db") == HEAD
     ring = run(open_signing_keys(settings, storage).load())
     (listed,) = run(open_signing_keys(settings, storage).listed())
     alice = run(storage.users.find_by_name("alice"))
-    storage.close()
+    run(storage.close())
     assert alice is not None
     assert (alice.sub, alice.password_hash, alice.updated_at_s) == ("s1", "hash", 1_700_000_001)
     assert (listed.kid, listed.state) == (signing_key.kid, "active")
@@ -209,7 +209,7 @@ def test_a_database_of_schema_0001_keeps_its_users_and_its_key_signs_and_verifie
     key = ring.verifying.by_kid[signing_key.kid]
     assert key.is_signature(ring.active.sign(b"signed"), b"signed")
     assert key.is_signature(signing_key.sign(b"signed"), b"signed")
-    assert _columns(settings.sqlite_path) == _columns(migrated_file)
+    assert _columns(tmp_path / "fastauth.db") == _columns(migrated_file)
 
 
 def _columns(path: Path) -> dict[str, set[tuple[object, ...]]]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from fastauth.backends.sqlite.database import Database
+from fastauth.backends.sqlite.leases import SqliteLeaseStore
 from fastauth.backends.sqlite.news import SqliteRevocationBus
 from fastauth.backends.sqlite.sessions import ADD, SqliteSessionStore, _row
 from fastauth.backends.sqlite.users import SqliteUserStore
@@ -61,7 +62,7 @@ def test_many_sessions_are_found_rotated_ended_and_forgotten(
         assert await sessions.end_all("sub-u1", NOW_S) == COUNT // PEOPLE
 
     async def sweep() -> None:
-        await Housekeeping(sessions, bus, 10, lambda: NOW_S + 2_000).sweep()
+        await Housekeeping(sessions, bus, SqliteLeaseStore(database), 10, lambda: NOW_S + 2_000).sweep()
 
     def timed(name: str, work: Callable[[], object], per: int) -> None:
         started = time.perf_counter()

@@ -153,10 +153,10 @@ def test_a_client_that_does_not_exist_is_named_as_such(fastauth: CommandLine, co
 
 def test_a_master_key_that_is_not_the_servers_makes_no_secret(fastauth: CommandLine, signing_key: SigningKey) -> None:
     settings = load_settings(None, {"FASTAUTH_DATA_DIR": str(fastauth.data_dir)}, {})
-    storage = open_storage(settings)
+    storage = run(open_storage(settings))
     row = wrap_key(signing_key, MasterKey(bytes(32)), bytes(12), 0, 0)
     assert run(storage.keys.change_ring(run(storage.keys.ring_version()), row, {}))
-    storage.close()
+    run(storage.close())
     assert isinstance(fastauth("client", "add", "billing").exception, MasterKeyRefused)
     (fastauth.data_dir / "master.key").write_text(MasterKey(bytes([1] * 32)).to_text())
     (fastauth.data_dir / "master.key").chmod(0o600)

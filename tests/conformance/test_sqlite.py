@@ -8,12 +8,14 @@ import pytest
 from fastauth.backends.sqlite.clients import SqliteClientStore
 from fastauth.backends.sqlite.database import Database
 from fastauth.backends.sqlite.keys import SqliteKeyStore
+from fastauth.backends.sqlite.leases import SqliteLeaseStore
 from fastauth.backends.sqlite.news import SqliteRevocationBus
 from fastauth.backends.sqlite.sessions import SqliteSessionStore
 from fastauth.backends.sqlite.users import SqliteUserStore
-from fastauth.domain.ports import ClientStore, KeyStore, RevocationBus, SessionStore, UserStore
+from fastauth.domain.ports import ClientStore, KeyStore, LeaseStore, RevocationBus, SessionStore, UserStore
 from tests.conformance.client_store import ClientStoreSuite
 from tests.conformance.key_store import KeyStoreSuite
+from tests.conformance.lease_store import LeaseStoreSuite
 from tests.conformance.revocation_bus import RevocationBusSuite
 from tests.conformance.session_store import SessionStoreSuite
 from tests.conformance.user_store import UserStoreSuite
@@ -43,6 +45,10 @@ class OnSqlite:
         another.close()
 
     @pytest.fixture
+    def leases(self, database: Database) -> LeaseStore:
+        return SqliteLeaseStore(database)
+
+    @pytest.fixture
     def keys(self, database: Database) -> KeyStore:
         return SqliteKeyStore(database)
 
@@ -60,6 +66,10 @@ class TestSqliteSessions(OnSqlite, SessionStoreSuite):
 
 
 class TestSqliteClients(OnSqlite, ClientStoreSuite):
+    pass
+
+
+class TestSqliteLeases(OnSqlite, LeaseStoreSuite):
     pass
 
 

@@ -1,8 +1,9 @@
 """The promises of ``UserStore``."""
 
 import asyncio
+import atexit
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 import pytest
@@ -18,8 +19,12 @@ BCRYPT_4, BCRYPT_5 = decoy_hash("$2b$04", bytes(53)), decoy_hash("$2b$05", bytes
 ARGON2 = decoy_hash("$argon2id$v=19$m=8,t=1,p=1", bytes(53))
 
 
+_runner: Final = asyncio.Runner()  # a pool of connections belongs to one loop
+atexit.register(_runner.close)
+
+
 def run(work: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(work)
+    return _runner.run(work)
 
 
 def user(name: str, **changes: Any) -> User:

@@ -87,11 +87,11 @@ def with_keys(data_dir: Path, work: Callable[[SigningKeys], Any]) -> Any:
 
     async def run() -> Any:
         settings = load_settings(None, named, {})
-        storage = open_existing_storage(settings)
+        storage = await open_existing_storage(settings)
         try:
             return await work(open_signing_keys(settings, storage))
         finally:
-            storage.close()
+            await storage.close()
 
     return asyncio.run(run())
 

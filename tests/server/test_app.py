@@ -21,7 +21,7 @@ from fastauth.server.asgi import AsgiApp
 from fastauth.server.bootstrap import load_master_key, new_user
 from fastauth.server.counters import Counters
 from fastauth.server.settings import Settings, SettingsRefused, load_settings
-from fastauth.server.storage import Storage, open_storage
+from fastauth.server.storage import open_storage
 from tests.server.asking import HOST, JSON, Answer, ask, body_of, lifespan
 
 T = TypeVar("T")
@@ -43,15 +43,15 @@ def settings(tmp_path: Path, migrated_file: Path, signing_key: SigningKey) -> Se
     }
     settings = load_settings(None, environment, {})
 
-    async def fill(storage: Storage) -> None:
+    async def fill() -> None:
+        storage = await open_storage(settings)
         row = wrap_key(signing_key, load_master_key(settings, may_create=True), bytes(12), 0, 0)
         assert await storage.keys.change_ring(await storage.keys.ring_version(), row, {})
         password_hash = hash_password(PASSWORD, PROFILES["cheapest-for-tests"])
         await storage.users.add(new_user("alice", password_hash), skeleton("alice"))
+        await storage.close()
 
-    storage = open_storage(settings)
-    asyncio.run(fill(storage))
-    storage.close()
+    asyncio.run(fill())
     return settings
 
 
@@ -138,7 +138,7 @@ def test_a_mounted_application_leaves_its_hosts_process_alone(settings: Settings
 
 def test_what_the_server_makes_is_its_owners_alone_whatever_the_umask(settings: Settings, migrated_file: Path) -> None:
     (settings.data_path / "fastauth.db").unlink()
-    shutil.copyfile(migrated_file, settings.sqlite_path)
+    shutil.copyfile(migrated_file, settings.data_path / "fastauth.db")
     (settings.data_path / "master.key").unlink()
     mask = os.umask(0)
     try:

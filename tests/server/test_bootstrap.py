@@ -19,7 +19,7 @@ from fastauth.jose.keys import SigningKey
 from fastauth.jose.wrapping import MasterKey
 from fastauth.server.bootstrap import add_first_user, generate_password, load_master_key, new_user, open_signing_keys
 from fastauth.server.settings import Settings, load_settings
-from fastauth.server.storage import StartRefused, open_storage, prepare_data_dir
+from fastauth.server.storage import StartRefused, open_storage, prepare_data_dir, on_sqlite
 from tests.conformance.user_store import run
 
 CHEAP = {"FASTAUTH_PASSWORDS__PROFILE": "cheapest-for-tests", "FASTAUTH_ALLOW_INSECURE": "1"}
@@ -68,11 +68,11 @@ def test_a_first_start_makes_a_directory_and_a_database_that_only_their_owner_ca
 
 def test_the_files_beside_an_open_database_are_its_owners_alone_too(settings: Settings, migrated_file: Path) -> None:
     prepare_data_dir(settings)
-    shutil.copy(migrated_file, settings.sqlite_path)
-    storage = open_storage(settings)
+    shutil.copy(migrated_file, settings.data_path / "fastauth.db")
+    storage = run(open_storage(settings))
     assert run(storage.users.count()) == 0
     modes = {path.name: mode_of(path) for path in settings.data_path.iterdir()}
-    storage.close()
+    run(storage.close())
     assert modes == {"fastauth.db": 0o600, "fastauth.db-wal": 0o600, "fastauth.db-shm": 0o600}
 
 
@@ -80,7 +80,7 @@ def test_a_database_in_a_directory_that_does_not_exist_is_refused(settings: Sett
     url = f"sqlite:///{tmp_path / 'missing' / 'fastauth.db'}"
     elsewhere = load_settings(None, {"FASTAUTH_DATA_DIR": settings.data_dir, "FASTAUTH_DATABASE_URL": url}, {})
     with pytest.raises(StartRefused, match="missing"):
-        open_storage(elsewhere)
+        run(open_storage(elsewhere))
 
 
 # ------------------------------------------------------------------ the master key
@@ -162,8 +162,8 @@ def test_the_first_start_makes_a_signing_key_and_the_next_finds_it(
     settings: Settings, key_file: Path, database: Database
 ) -> None:
     keys = SqliteKeyStore(database)
-    first = run(open_signing_keys(settings, keys).load())
-    assert run(open_signing_keys(settings, keys).load()).active.kid == first.active.kid
+    first = run(open_signing_keys(settings, on_sqlite(database)).load())
+    assert run(open_signing_keys(settings, on_sqlite(database)).load()).active.kid == first.active.kid
     _, (row,) = run(keys.load_keys())
     assert row.kid == first.active.kid
     assert first.active.to_der() not in row.wrapped_private
@@ -176,7 +176,7 @@ def test_of_two_that_start_at_once_both_have_the_same_signing_key(
 
     async def both() -> list[list[str]]:
         rings = await asyncio.gather(
-            *(open_signing_keys(settings, SqliteKeyStore(one)).load() for one in (database, other))
+            *(open_signing_keys(settings, on_sqlite(one)).load() for one in (database, other))
         )
         return [list(ring.verifying.by_kid) for ring in rings]
 
@@ -193,10 +193,10 @@ def test_keys_that_another_master_key_wrapped_are_refused(
     row = wrap_key(signing_key, MasterKey(bytes(32)), bytes(12), 0, 0)
     assert run(keys.change_ring(run(keys.ring_version()), row, {}))
     with pytest.raises(MasterKeyRefused, match="backup"):
-        run(open_signing_keys(settings, keys).load())
+        run(open_signing_keys(settings, on_sqlite(database)).load())
     load_master_key(settings, may_create=True)
     with pytest.raises(MasterKeyRefused, match="restore"):
-        run(open_signing_keys(settings, keys).load())
+        run(open_signing_keys(settings, on_sqlite(database)).load())
     assert [row.kid for row in run(keys.load_keys())[1]] == [signing_key.kid]
 
 

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from fastauth.backends.sqlite.database import Database
+from fastauth.backends.sqlite.leases import SqliteLeaseStore
 from fastauth.backends.sqlite.news import SqliteRevocationBus
 from fastauth.backends.sqlite.sessions import SqliteSessionStore
 from fastauth.backends.sqlite.users import SqliteUserStore
@@ -44,7 +45,7 @@ def test_a_sweep_forgets_everything_that_is_over(database: Database, monkeypatch
             await bus.revoke_token(f"j{number}", NOW_S + 500)
 
     async def swept_at(now_s: int) -> dict[str, int]:
-        await Housekeeping(sessions, bus, 10, lambda: now_s).sweep()
+        await Housekeeping(sessions, bus, SqliteLeaseStore(database), 10, lambda: now_s).sweep()
         return counts(database)
 
     asyncio.run(fill())
@@ -73,7 +74,7 @@ def test_it_goes_on_after_a_failure(
     bus.purge = purge  # type: ignore[method-assign]
 
     async def run() -> None:
-        running = asyncio.create_task(Housekeeping(sessions, bus, 10).run())
+        running = asyncio.create_task(Housekeeping(sessions, bus, SqliteLeaseStore(database), 10).run())
         await asyncio.wait_for(went_on.wait(), 5)
         running.cancel()
 

@@ -13,6 +13,7 @@ import pytest
 
 from fastauth.backends.sqlite.database import Database
 from fastauth.backends.sqlite.keys import SqliteKeyStore
+from fastauth.backends.sqlite.leases import SqliteLeaseStore
 from fastauth.domain.errors import MasterKeyRefused, Unavailable
 from fastauth.domain.ports import StoredKey
 from fastauth.jose.keyring import KeyRing
@@ -92,13 +93,12 @@ def other_stores(database_file: Path, database: Database) -> Iterator[list[Store
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Followers look often, and rotate as soon as it is due."""
     monkeypatch.setattr(signing_keys, "POLL_S", 0.005)
-    monkeypatch.setattr(signing_keys, "_TURNS_S", 0.0)
 
 
 def keys_on(store: SqliteKeyStore, clock: Clock, master: MasterKey = MASTER, **tokens: str) -> SigningKeys:
     """The signing keys of one process. Ed25519, because making an RSA key takes long."""
     named = {f"FASTAUTH_TOKENS__{name.upper()}": value for name, value in {"alg": "Ed25519", **tokens}.items()}
-    return SigningKeys(store, lambda may_create: master, load_settings(None, named, {}), clock)
+    return SigningKeys(store, SqliteLeaseStore(store._database), lambda may_create: master, load_settings(None, named, {}), clock)
 
 
 def states(keys: SigningKeys) -> dict[str, str]:

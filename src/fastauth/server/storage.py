@@ -1,8 +1,8 @@
 """The database of the settings: SQLite for one machine, PostgreSQL for any number of nodes, the same stores on both."""
 
 import os
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final
 
 from fastauth.backends.migrations import HEAD, is_usable, postgres_revision, sqlite_revision, upgrade_sqlite
 from fastauth.backends.postgres import DatabaseSettings
@@ -43,7 +43,7 @@ class Storage:
         clients: ClientStore,
         bus: RevocationBus,
         leases: LeaseStore,
-        close: Callable[[], Awaitable[None]],
+        close: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
         self.users = users
         self.keys = keys
