@@ -19,7 +19,7 @@ from fastauth.jose.keys import SigningKey
 from fastauth.jose.wrapping import MasterKey
 from fastauth.server.bootstrap import add_first_user, generate_password, load_master_key, new_user, open_signing_keys
 from fastauth.server.settings import Settings, load_settings
-from fastauth.server.storage import StartRefused, open_storage, prepare_data_dir, on_sqlite
+from fastauth.server.storage import StartRefused, on_sqlite, open_storage, prepare_data_dir
 from tests.conformance.user_store import run
 
 CHEAP = {"FASTAUTH_PASSWORDS__PROFILE": "cheapest-for-tests", "FASTAUTH_ALLOW_INSECURE": "1"}
@@ -175,9 +175,7 @@ def test_of_two_that_start_at_once_both_have_the_same_signing_key(
     other = Database(database.path)
 
     async def both() -> list[list[str]]:
-        rings = await asyncio.gather(
-            *(open_signing_keys(settings, on_sqlite(one)).load() for one in (database, other))
-        )
+        rings = await asyncio.gather(*(open_signing_keys(settings, on_sqlite(one)).load() for one in (database, other)))
         return [list(ring.verifying.by_kid) for ring in rings]
 
     one, two = run(both())

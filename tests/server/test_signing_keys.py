@@ -98,7 +98,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def keys_on(store: SqliteKeyStore, clock: Clock, master: MasterKey = MASTER, **tokens: str) -> SigningKeys:
     """The signing keys of one process. Ed25519, because making an RSA key takes long."""
     named = {f"FASTAUTH_TOKENS__{name.upper()}": value for name, value in {"alg": "Ed25519", **tokens}.items()}
-    return SigningKeys(store, SqliteLeaseStore(store._database), lambda may_create: master, load_settings(None, named, {}), clock)
+    return SigningKeys(
+        store, SqliteLeaseStore(store._database), lambda may_create: master, load_settings(None, named, {}), clock
+    )
 
 
 def states(keys: SigningKeys) -> dict[str, str]:

@@ -22,6 +22,7 @@ _COMMANDS = {
     "token": "fastauth.cli.token:token",
     "check-config": "fastauth.cli.config:check_config",
     "migrate": "fastauth.cli.config:migrate",
+    "doctor": "fastauth.cli.config:doctor",
 }
 
 

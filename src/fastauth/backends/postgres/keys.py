@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 _COLUMNS: Final = "kid, alg, public_jwk, wrapped_private, published_ms, activates_ms, removes_ms"
 # One statement, so that keys and version are of the same moment.
-_LOAD: Final = f"SELECT version, {_COLUMNS} FROM key_ring LEFT JOIN signing_keys ON true ORDER BY activates_ms, kid"  # noqa: S608 - constants only
+_KEY_COLUMNS: Final = ", ".join(f"signing_keys.{name}" for name in _COLUMNS.split(", "))
+_LOAD: Final = f"SELECT version, {_KEY_COLUMNS} FROM key_ring LEFT JOIN signing_keys ON true ORDER BY activates_ms, kid"  # noqa: S608 - constants only
 _VERSION: Final = "SELECT version FROM key_ring"
 _NEXT_VERSION: Final = "UPDATE key_ring SET version = version + 1 WHERE version = $1"
 _ADD: Final = f"INSERT INTO signing_keys ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7)"  # noqa: S608 - constants only
