@@ -63,7 +63,16 @@ class PostgresServer:
         self._options += [] if durable else ["fsync=off", "synchronous_commit=off", "full_page_writes=off"]
         self._options += options
         self._process: subprocess.Popen[bytes] | None = None
-        initdb = [self._programs / "initdb", "-D", self.folder / "data", "-U", "fastauth", "-A", "trust", "-N"]
+        initdb = [
+            str(self._programs / "initdb"),
+            "-D",
+            str(self.folder / "data"),
+            "-U",
+            "fastauth",
+            "-A",
+            "trust",
+            "-N",
+        ]
         subprocess.run(
             [*self._as_user, *initdb, "-E", "UTF8", "--locale=C.UTF-8"], check=True, capture_output=True, cwd="/"
         )
@@ -92,7 +101,8 @@ class PostgresServer:
         return self._process is not None and self._process.poll() is None
 
     def _spawn(self) -> "subprocess.Popen[bytes]":
-        command = [self._programs / "postgres", "-D", self.folder / "data", "-p", str(self.port), "-h", "127.0.0.1"]
+        command = [str(self._programs / "postgres"), "-D", str(self.folder / "data"), "-p", str(self.port)]
+        command += ["-h", "127.0.0.1"]
         for option in self._options:
             command += ["-c", option]
         tied = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
@@ -105,13 +115,8 @@ class PostgresServer:
         return subprocess.run(self._psql("SELECT 1", "postgres"), capture_output=True, check=False).returncode == 0
 
     def _psql(self, sql: str, database: str) -> list[str]:
-        client = str(self._programs / "psql")
-        return [client, "-XAtq", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p", str(self.port), "-U", "fastauth"] + [
-            "-d",
-            database,
-            "-c",
-            sql,
-        ]
+        client = [str(self._programs / "psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", "-U", "fastauth"]
+        return [*client, "-h", "127.0.0.1", "-p", str(self.port), "-d", database, "-c", sql]
 
     def sql(self, sql: str, database: str = "fastauth") -> str:
         """What psql prints."""

@@ -19,7 +19,7 @@ from tests.postgres_servers import TABLES, PostgresServer, running_postgres
 pytestmark = pytest.mark.integration
 
 PATIENT = DatabaseSettings(acquire_timeout_s=10, statement_timeout_s=10)
-EMPTY = f"TRUNCATE {TABLES} RESTART IDENTITY; UPDATE key_ring SET version = 1, alg = NULL, publish_ahead_s = NULL"
+EMPTY = f"TRUNCATE {TABLES} RESTART IDENTITY; UPDATE key_ring SET version = 1, alg = NULL, publish_ahead_s = NULL"  # noqa: S608
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from fastauth.domain.errors import Conflict, IssueFailed, Overloaded, Unavailabl
 from fastauth.endpoints.errors import MalformedBody
 from fastauth.endpoints.http import MAX_BODY_BYTES, Request, Response
 from fastauth.server.asgi import BODY_TIMEOUT_S, MAX_BODIES_BYTES, UNIQUE_HEADERS, AsgiApp, Route
-from fastauth.server.bootstrap import StartRefused
+from fastauth.server.storage import StartRefused
 from tests.cases import each
 from tests.server.asking import (
     DISCONNECT,

@@ -33,8 +33,8 @@ def check_config(config: Path | None, data_dir: str | None) -> int:
 def migrate(config: Path | None, data_dir: str | None, origin: str | None) -> None:
     """Bring the database to the newest schema (serve does it by itself for SQLite), or move an installation.
 
-    With --from everything of an SQLite installation, whose server is stopped, is copied to an empty PostgreSQL database.
-    It may be interrupted and run again.
+    With --from everything of an SQLite installation, whose server is stopped, is copied to an empty PostgreSQL
+    database. It may be interrupted and run again.
     """
     settings = settings_from(config, data_dir)
     from fastauth.server.storage import prepare_data_dir

@@ -36,8 +36,8 @@ class ReadyEndpoint:
 
     503 too while it has not heard of revocations for longer than the operator allows (``revocation.max_stale_s``).
     Other dependencies do not count: without the database tokens are still verified, without Redis each node guards its
-    share of the limits, and taking every node out of rotation at once would turn a partial outage into a whole one. Operators
-    are told what is missing.
+    share of the limits, and taking every node out of rotation at once would turn a partial outage into a whole one.
+    Operators are told what is missing.
     """
 
     def __init__(

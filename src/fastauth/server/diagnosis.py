@@ -62,7 +62,8 @@ async def diagnose(settings: Settings) -> list[Finding]:
 _ADVICE: Final = {
     "database": "see that it runs, that this machine reaches it, and that FASTAUTH_DATABASE_URL names it; logins and "
     "refreshes get 503 until then, and tokens are still verified",
-    "redis": "see that it runs and that FASTAUTH_REDIS_URL names it; until then each node guards its share of the limits",
+    "redis": "see that it runs and that FASTAUTH_REDIS_URL names it; until then each node guards its share of the "
+    "limits",
     "signing keys": "every node needs the same master key",
 }
 
@@ -212,7 +213,7 @@ async def _machine(settings: Settings) -> list[Finding]:
     if hard != resource.RLIM_INFINITY and hard < _FEW_FILES:
         text = f"a process may open {hard} files, and a connection is one"
         found.append(Finding("machine", "doubtful", text, "raise the limit: ulimit -Hn 65536, LimitNOFILE= in systemd"))
-    if settings.data_path.is_dir() and not str(table_path(settings)).startswith("/dev/shm"):  # noqa: S108 - compared with
-        text = "/dev/shm has no room, so the buckets are in a file on disk"
-        found.append(Finding("machine", "doubtful", text, "give it 64 MiB; in a container: --shm-size"))
+    if settings.data_path.is_dir() and table_path(settings).parent == settings.data_path:
+        text = "shared memory has no room, so the buckets are in a file on disk"
+        found.append(Finding("machine", "doubtful", text, "give /dev/shm 64 MiB more; in a container: --shm-size"))
     return found or [Finding("machine", "good", f"{os.cpu_count()} cores, {hard} open files a process")]

@@ -1,4 +1,4 @@
-"""Moving house: an installation on SQLite is copied to PostgreSQL, a page at a time, and can go on where it was stopped.
+"""Moving house: an installation on SQLite is copied to PostgreSQL, a page at a time, and from where it was stopped.
 
 While it is not whole, ``schema_info.moving_from`` names where it comes from and no server starts on it.
 """
