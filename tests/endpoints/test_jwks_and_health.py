@@ -63,7 +63,7 @@ def test_a_process_that_answers_is_alive() -> None:
 
 def test_a_process_is_ready_until_it_is_told_to_stop() -> None:
     draining: list[bool] = []
-    endpoint = ReadyEndpoint(lambda: bool(draining), lambda: ["redis"], Operators([]))
+    endpoint = ReadyEndpoint(lambda: bool(draining), lambda: False, lambda: ["redis"], Operators([]))
     assert endpoint(ReadyRequest()).status == 200
     draining.append(True)
     response = endpoint(ReadyRequest())
@@ -84,6 +84,6 @@ def test_a_process_is_ready_until_it_is_told_to_stop() -> None:
 def test_what_a_process_has_to_do_without_leaves_it_ready_and_is_for_operators_to_know(
     peer: str | None, headers: dict[bytes, bytes], body: dict[str, object]
 ) -> None:
-    endpoint = ReadyEndpoint(lambda: False, lambda: ["redis"], Operators(parse_networks("loopback")))
+    endpoint = ReadyEndpoint(lambda: False, lambda: False, lambda: ["redis"], Operators(parse_networks("loopback")))
     response = endpoint(ReadyRequest(headers=headers, peer=peer))
     assert (response.status, json.loads(response.body)) == (200, body)
