@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import time
@@ -243,7 +242,6 @@ def test_a_node_whose_clock_is_a_minute_off_harms_nobody(fleet: Fleet, tmp_path:
         **fleet.env,
         "LD_PRELOAD": str(FAKETIME),
         "FAKETIME": f"{offset_s:+d}s",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
     with running_server(tmp_path / "skewed", env=skewed) as other:
         stamp = json.loads(_payload(granted(other)["token"]))["iat"]
@@ -328,7 +326,7 @@ def _memory_mib(node: RunningServer) -> float:
 
 
 def _descriptors(node: RunningServer) -> int:
-    return len(os.listdir(f"/proc/{node.workers()[0]}/fd"))
+    return len(list(Path(f"/proc/{node.workers()[0]}/fd").iterdir()))
 
 
 @pytest.mark.parametrize("name", list(TROUBLES))
@@ -548,7 +546,3 @@ def test_the_doctor_finds_what_is_broken_and_says_what_to_do(fleet: Fleet) -> No
     other_key = fastauth("doctor", data_dir=fleet.a.data_dir, env={**fleet.env, "FASTAUTH_MASTER_KEY": "B" * 43})
     assert other_key.returncode == 1
     assert "broken   signing keys" in other_key.stdout
-
-
-def test_the_tools_are_here() -> None:
-    assert shutil.which("setpriv")
