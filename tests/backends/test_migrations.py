@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fastauth.backends import migrations
-from fastauth.backends.migrations import HEAD, KNOWN, sqlite_revision, upgrade_sqlite
+from fastauth.backends.migrations import HEAD, KNOWN, is_usable, sqlite_revision, upgrade_sqlite
 from fastauth.backends.sqlite.database import Database
 from fastauth.backends.sqlite.keys import SqliteKeyStore
 from fastauth.backends.sqlite.users import SqliteUserStore
@@ -32,7 +32,7 @@ def test_head_is_the_newest_migration_and_every_migration_is_known() -> None:
         names = {
             target.id: ast.literal_eval(node.value)
             for node in ast.parse(script.read_text()).body
-            if isinstance(node, ast.Assign) and isinstance(target := node.targets[0], ast.Name)
+            if isinstance(node, ast.Assign) and isinstance(target := node.targets[0], ast.Name) and target.id != "TEXT"
         }
         before[names["revision"]] = names["down_revision"]
     assert before.keys() == KNOWN
@@ -77,9 +77,20 @@ def test_a_file_that_is_missing_or_empty_has_no_revision(tmp_path: Path) -> None
 def test_a_schema_of_a_newer_fastauth_is_refused_by_name(database_file: Path) -> None:
     connection = connect(database_file)
     connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.execute("UPDATE schema_info SET works_since = '9998'")
     connection.close()
     with pytest.raises(SchemaRefused, match="9999"):
         sqlite_revision(database_file)
+
+
+def test_a_newer_schema_that_only_adds_to_this_one_is_used_as_it_is(database_file: Path) -> None:
+    connection = connect(database_file)
+    connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    assert sqlite_revision(database_file) == "9999"
+    assert is_usable("9999")
+    assert not is_usable("0004")
+    assert not is_usable(None)
 
 
 @pytest.fixture

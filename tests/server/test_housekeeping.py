@@ -44,8 +44,12 @@ def test_a_sweep_forgets_everything_that_is_over(database: Database, monkeypatch
             assert await sessions.rotate(outcome.session, session.token_hash)
             await bus.revoke_token(f"j{number}", NOW_S + 500)
 
+    clock = [NOW_S]
+    keeping = Housekeeping(sessions, bus, SqliteLeaseStore(database), 10, lambda: clock[0])
+
     async def swept_at(now_s: int) -> dict[str, int]:
-        await Housekeeping(sessions, bus, SqliteLeaseStore(database), 10, lambda: now_s).sweep()
+        clock[0] = now_s
+        await keeping.sweep()
         return counts(database)
 
     asyncio.run(fill())
@@ -54,6 +58,34 @@ def test_a_sweep_forgets_everything_that_is_over(database: Database, monkeypatch
     assert asyncio.run(swept_at(NOW_S + 100)) == {"sessions": 50, "sealed": 0, "news": 50}
     assert asyncio.run(swept_at(NOW_S + 1_000)) == {"sessions": 50, "sealed": 0, "news": 0}
     assert asyncio.run(swept_at(NOW_S + 1_200)) == {"sessions": 0, "sealed": 0, "news": 0}
+
+
+def test_of_many_workers_one_keeps_house_and_another_one_when_it_is_gone(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "EVERY_S", 0.01)
+    monkeypatch.setattr(housekeeping, "LEASE_S", 0.3)
+    swept: list[int] = []
+
+    class Counting(Housekeeping):
+        async def sweep(self) -> None:
+            swept.append(id(self))
+
+    async def run() -> None:
+        sessions, bus, leases = SqliteSessionStore(database), SqliteRevocationBus(database), SqliteLeaseStore(database)
+        tasks = {}
+        for _ in range(3):
+            one = Counting(sessions, bus, leases, 10)
+            tasks[id(one)] = asyncio.create_task(one.run()), one
+        await asyncio.sleep(0.25)
+        assert len(set(swept)) == 1
+        tasks[swept[0]][0].cancel()
+        await asyncio.sleep(0.6)
+        assert len(set(swept)) == 2
+        for task, _ in tasks.values():
+            task.cancel()
+
+    asyncio.run(run())
 
 
 def test_it_goes_on_after_a_failure(

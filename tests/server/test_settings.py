@@ -50,6 +50,12 @@ BUILT: dict[str, tuple[Any, str, Any]] = {
     "tokens.publish_ahead_s": (None, "600", 600),
     "tokens.rotate_every_s": (90 * 86_400, "off", "off"),
     "passwords.profile": ("owasp", "rfc9106-low-memory", "rfc9106-low-memory"),
+    "database.pool_size": (10, "4", 4),
+    "database.acquire_timeout_s": (0.25, "1.5", 1.5),
+    "database.statement_timeout_s": (0.4, "2.0", 2.0),
+    "database.prepared_statements": (100, "0", 0),
+    "database.pgbouncer": (False, "1", True),
+    "revocation.max_stale_s": ("off", "30", 30.0),
     "redis_url": (None, "redis://127.0.0.1:6379/1", "redis://127.0.0.1:6379/1"),
     "redis_prefix": ("fastauth", "auth:eu-1", "auth:eu-1"),
     "limits.login_per_ip": ("30/m burst 60", "20/m burst 40 shadow", "20/m burst 40 shadow"),
@@ -71,7 +77,6 @@ TO_COME: dict[str, Any] = {
     "identity.http_url": None,
     "identity.http_timeout_s": 2,
     "identity.http_claims": None,
-    "revocation.max_stale_s": "off",
 }
 FILES = {"tls.cert_file", "tls.key_file"}
 
@@ -385,6 +390,28 @@ def test_a_section_in_place_of_a_value_and_a_value_in_place_of_a_section_are_ref
         assert problems_of(toml=toml)
 
 
+def test_a_postgresql_url_needs_a_host_a_database_and_an_issuer() -> None:
+    issuer = {"FASTAUTH_ISSUER": "https://auth.example"}
+    for url in (
+        "postgresql://db/fastauth",
+        "postgres://user:p%40ss@[::1]:5433/fastauth?sslmode=verify-full",
+        "postgresql:///fastauth?host=/run/postgresql",
+    ):
+        assert load({"FASTAUTH_DATABASE_URL": url, **issuer}).sqlite_path is None
+        (problem,) = problems_of({"FASTAUTH_DATABASE_URL": url})
+        assert problem.startswith("issuer: must be set")
+    for url in (
+        "postgresql://",
+        "postgres://hunter2@",
+        "postgresql://db",
+        "postgresql://db:0/x",
+        "postgresql://db:x/x",
+    ):
+        (problem,) = problems_of({"FASTAUTH_DATABASE_URL": url, **issuer})
+        assert problem.startswith("database_url: ")
+        assert "hunter2" not in problem
+
+
 def test_every_problem_is_reported_at_once(toml: Path) -> None:
     toml.write_text('colour = "blue"\nport = 0\n[tokens]\nalg = "ES512"\n')
     environment = {
@@ -420,7 +447,10 @@ def test_every_problem_is_reported_at_once(toml: Path) -> None:
         ("FASTAUTH_ALLOW_INSECURE", ["", "maybe", "2"]),
         ("FASTAUTH_HOST", [""]),
         ("FASTAUTH_DATA_DIR", [""]),
-        ("FASTAUTH_DATABASE_URL", ["", "postgres://x", "sqlite://x.db", "sqlite:", "/srv/x.db"]),
+        ("FASTAUTH_DATABASE_URL", ["", "sqlite://x.db", "sqlite:", "/srv/x.db"]),
+        ("FASTAUTH_DATABASE__POOL_SIZE", ["0", "501", "x"]),
+        ("FASTAUTH_DATABASE__STATEMENT_TIMEOUT_S", ["0", "61", "nan"]),
+        ("FASTAUTH_REVOCATION__MAX_STALE_S", ["1", "0", "-1", "nan", "x", "86401"]),
         ("FASTAUTH_MASTER_KEY", ["", "short", "A" * 42, "A" * 64, "é" * 43]),
     ],
 )

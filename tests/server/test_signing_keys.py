@@ -422,9 +422,9 @@ def test_a_worker_that_waits_for_its_turn_to_rotate_goes_on_following(
 ) -> None:
     """It once slept for up to 2 s, in which it missed ``rotate --now``."""
     monkeypatch.setattr(signing_keys, "POLL_S", 0.005)
-    monkeypatch.setattr(signing_keys, "_TURNS_S", 1e9)
 
     async def work() -> None:
+        assert await SqliteLeaseStore(store._database).take(signing_keys.LEASE, "another worker", 60)
         keys = keys_on(store, clock, alg="ES256")
         await keys_on(other_stores[0], clock).load()
         await keys.load()

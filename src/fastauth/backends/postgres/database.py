@@ -95,11 +95,13 @@ class Database:
         return await self._run(fetch, is_repeatable=True)
 
     async def find(self, sql: str, *parameters: object) -> Row | None:
-        """The first row, None also for a key that no text in PostgreSQL can be. Raises Unavailable."""
+        """The first row, None also for a key that no text in PostgreSQL can be (it has a NUL). Raises Unavailable."""
         try:
             rows = await self.read(sql, *parameters)
-        except _NotText:
-            return None
+        except Unavailable as error:
+            if isinstance(error.__cause__, asyncpg.DataError):
+                return None
+            raise
         return rows[0] if rows else None
 
     async def execute(self, sql: str, *parameters: object) -> int:
@@ -136,8 +138,6 @@ class Database:
         started_s = time.monotonic()
         try:
             return await self._try(self._pool, job)
-        except asyncpg.DataError as error:
-            raise _NotText("database", "a value that cannot be stored") from error
         except _FAILURES as error:
             if not (is_repeatable and isinstance(error, _LOST)) or time.monotonic() - started_s >= self._overdue_s / 2:
                 raise as_domain_error(error) from error
@@ -155,10 +155,6 @@ class Database:
         finally:
             timer.cancel()
             await pool.release(connection, timeout=_CLOSE_TIMEOUT_S)
-
-
-class _NotText(Unavailable):
-    """A NUL or half a surrogate pair, which SQLite would store: nothing in PostgreSQL has such a key."""
 
 
 async def _nothing_to_reset(_connection: object) -> None:
