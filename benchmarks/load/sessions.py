@@ -94,11 +94,11 @@ def refreshes_per_second(server: RunningServer, seconds: float) -> float:
     return generated("benchmarks.load.refresh_loop", [str(server.port), str(seconds)], granted)
 
 
-def add_client(data_dir: Path) -> str:
+def add_client(data_dir: Path, env: dict[str, str] | None = None) -> str:
     """A client that may do everything; out: its Authorization header."""
     added = fastauth(
         "client", "add", "bench", "--grant", "client_credentials", "--scope", "a b", "--introspect", "any", "--json",
-        data_dir=data_dir,
+        data_dir=data_dir, env=env,
     )  # fmt: skip
     assert added.returncode == 0, added.stderr
     made = json.loads(added.stdout)

@@ -129,7 +129,7 @@ def test_fifty_refreshes_of_one_token_over_two_nodes_have_one_new_head(
             assert (await on_b[0].send(refresh_bytes(token))).status == 400
 
     asyncio.run(race())
-    record_property("rounds", rounds)
+    record_property("rounds_of_races", rounds)
 
 
 # ------------------------------------------------------------------ news
@@ -382,7 +382,12 @@ def test_whatever_happens_to_the_database_tokens_are_verified_and_all_else_is_re
     assert int(connections) <= 2 * 11 + 2
     record_property(
         "fault",
-        {"name": name, "slowest_ms": {k: round(v * 1000) for k, v in slowest.items()}, "back_s": round(back_s, 2)},
+        {
+            "name": name,
+            "slowest_ms": {k: round(v * 1000) for k, v in slowest.items()},
+            "back_s": round(back_s, 2),
+            "is_fatal": trouble.is_fatal,
+        },
     )
 
 
@@ -416,6 +421,7 @@ def test_whatever_happens_to_redis_logins_and_refreshes_go_on(
             "name": name,
             "slowest_ms": {k: round(v * 1000) for k, v in slowest.items()},
             "back_s": round(time.monotonic() - began, 2),
+            "is_fatal": False,
         },
     )
 
@@ -457,6 +463,41 @@ def test_when_the_answer_to_a_commit_is_lost_a_retry_stays_in_the_one_family(fle
         answers = [refreshed(node, tokens["refresh_token"]) for node in (fleet.b, fleet.a, fleet.b)]
         assert [answer.status for answer in answers] == [200] * 3
         assert len({answer.json["refresh_token"] for answer in answers}) == 1
+        assert fleet.postgres.sql("SELECT count(*) FROM sessions") == sessions
+
+
+def test_a_database_that_is_killed_in_the_middle_of_commits_loses_no_session_and_doubles_none(fleet: Fleet) -> None:
+    """SECURITY 78, 81: whoever was refused repeats the last token and goes on in the same family."""
+    count = 16
+
+    async def storm(tokens: list[str]) -> list[str]:
+        async with connected(fleet.a, count // 2) as on_a, connected(fleet.b, count // 2) as on_b:
+
+            async def go_on(index: int) -> str:
+                connection = (*on_a, *on_b)[index]
+                while True:
+                    answer = await connection.send(refresh_bytes(tokens[index]))
+                    if answer.status != 200:
+                        assert answer.status == 503, answer.body
+                        return tokens[index]
+                    tokens[index] = answer.json["refresh_token"]
+
+            loops = asyncio.gather(*(go_on(index) for index in range(count)))
+            await asyncio.sleep(0.4)
+            await asyncio.to_thread(fleet.postgres.kill)
+            return await asyncio.wait_for(loops, 10)
+
+    tokens = [granted(fleet.a)["refresh_token"] for _ in range(count)]
+    sessions = fleet.postgres.sql("SELECT count(*) FROM sessions")
+    for _ in range(10 if FULL else 2):
+        tokens = asyncio.run(storm(tokens))
+        fleet.postgres.start()
+        wait_for(lambda: fleet.a.login("u3", "wrong").status == 401)
+        wait_for(lambda: fleet.b.login("u3", "wrong").status == 401)
+        for index, token in enumerate(tokens):
+            answers = [refreshed(node, token) for node in (fleet.b, fleet.a)]
+            assert [answer.status for answer in answers] == [200, 200], [answer.body for answer in answers]
+            (tokens[index],) = {answer.json["refresh_token"] for answer in answers}
         assert fleet.postgres.sql("SELECT count(*) FROM sessions") == sessions
 
 
