@@ -4,7 +4,7 @@ set -eu
 missing=""
 for pair in nginx:nginx-light haproxy:haproxy openssl:openssl curl:curl \
     redis-server:redis-server redis-sentinel:redis-sentinel redis-cli:redis-tools \
-    psql:postgresql; do
+    psql:postgresql pgbouncer:pgbouncer; do
     PATH="$PATH:/usr/sbin" command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
 done
 ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || missing="$missing libfaketime"

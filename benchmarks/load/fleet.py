@@ -1,8 +1,8 @@
 """Part of ``make bench-load``: what PostgreSQL and Redis cost beside SQLite, and what each fault does to two nodes.
 
 The figures are of one core a node, in interleaved rounds; the database and Redis share the generator's core. The
-faults and the delay of revocations come from ``tests/integration/test_fleet.py`` at its full counts. Writes a dated JSON record
-to ``benchmarks/results`` and renders ``benchmarks/README.md``.
+faults and the delay of revocations come from ``tests/integration/test_fleet.py`` at its full counts. Writes a dated
+JSON record to ``benchmarks/results`` and renders ``benchmarks/README.md``.
 """
 
 import argparse

@@ -77,7 +77,6 @@ def test_a_file_that_is_missing_or_empty_has_no_revision(tmp_path: Path) -> None
 def test_a_schema_of_a_newer_fastauth_is_refused_by_name(database_file: Path) -> None:
     connection = connect(database_file)
     connection.execute("UPDATE alembic_version SET version_num = '9999'")
-    connection.execute("UPDATE schema_info SET works_since = '9998'")
     connection.close()
     with pytest.raises(SchemaRefused, match="9999"):
         sqlite_revision(database_file)
@@ -86,6 +85,10 @@ def test_a_schema_of_a_newer_fastauth_is_refused_by_name(database_file: Path) ->
 def test_a_newer_schema_that_only_adds_to_this_one_is_used_as_it_is(database_file: Path) -> None:
     connection = connect(database_file)
     connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.execute("UPDATE schema_info SET revision = '9999', works_since = '9998'")
+    with pytest.raises(SchemaRefused, match="9999"):
+        sqlite_revision(database_file)
+    connection.execute(f"UPDATE schema_info SET works_since = '{HEAD}'")
     connection.close()
     assert sqlite_revision(database_file) == "9999"
     assert is_usable("9999")

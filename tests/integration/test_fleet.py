@@ -4,8 +4,11 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
+import socket
 import statistics
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +26,7 @@ from tests.integration.running import (
     cheap_hash,
     environment,
     fastauth,
+    free_port,
     running_server,
     wait_for,
 )
@@ -543,9 +547,7 @@ def test_serve_refuses_a_database_without_a_schema_and_one_it_does_not_know(flee
     outputs = [process.communicate(timeout=60)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], outputs
     assert "is 0005 already" in fastauth("migrate", data_dir=tmp_path / "m0", env=env).stdout
-    fleet.postgres.sql(
-        "UPDATE alembic_version SET version_num = '9999'; UPDATE schema_info SET works_since = '9998'", "fresh"
-    )
+    fleet.postgres.sql("UPDATE alembic_version SET version_num = '9999'", "fresh")
     assert "does not know" in refused(tmp_path, env)
 
 
@@ -554,7 +556,7 @@ def test_nodes_go_on_and_can_be_restarted_while_a_newer_version_expands_the_sche
 ) -> None:
     token = granted(fleet.a)["refresh_token"]
     fleet.postgres.sql("ALTER TABLE users ADD COLUMN nickname text; ALTER TABLE sessions ADD COLUMN label text")
-    fleet.postgres.sql("UPDATE alembic_version SET version_num = '0006'")
+    fleet.postgres.sql("UPDATE alembic_version SET version_num = '0006'; UPDATE schema_info SET revision = '0006'")
     try:
         again = refreshed(fleet.b, token)
         assert again.status == 200
@@ -562,7 +564,69 @@ def test_nodes_go_on_and_can_be_restarted_while_a_newer_version_expands_the_sche
             assert refreshed(node, again.json["refresh_token"]).status == 200
             assert granted(node)
     finally:
-        fleet.postgres.sql("UPDATE alembic_version SET version_num = '0005'")
+        fleet.postgres.sql("UPDATE alembic_version SET version_num = '0005'; UPDATE schema_info SET revision = '0005'")
+
+
+# ------------------------------------------------------------------ a pooler in between
+
+
+@pytest.fixture
+def pooled(fleet: Fleet, tmp_path: Path) -> Iterator[str]:
+    """The URL of a PgBouncer in transaction mode with fewer connections than a node would open."""
+    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        assert os.environ.get("CI") != "true", "pgbouncer is not installed; run: apt-get install -y pgbouncer"
+        pytest.skip("pgbouncer is not installed; run: apt-get install -y pgbouncer")
+    port = free_port()
+    settings = Path(tempfile.mkdtemp(prefix="fastauth-pgbouncer-")) / "pgbouncer.ini"
+    settings.parent.chmod(0o755)
+    settings.write_text(
+        f"[databases]\n* = host=127.0.0.1 port={fleet.postgres.port}\n"
+        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
+        f"auth_type = trust\nauth_file = {settings.parent}/users\npool_mode = transaction\ndefault_pool_size = 3\n"
+    )
+    (settings.parent / "users").write_text('"fastauth" ""\n')
+    for path in (settings, settings.parent / "users"):
+        path.chmod(0o644)
+    as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", "--"] if os.geteuid() == 0 else []
+    process = subprocess.Popen([*as_user, program, "-q", str(settings)], stderr=subprocess.DEVNULL, cwd="/")
+    try:
+        wait_for(lambda: listens(port))
+        yield f"postgresql://fastauth@127.0.0.1:{port}/fastauth"
+    finally:
+        process.terminate()
+        process.wait(10)
+        shutil.rmtree(settings.parent)
+
+
+def listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+def test_a_node_works_through_a_pooler_in_transaction_mode(fleet: Fleet, pooled: str, tmp_path: Path) -> None:
+    # Debian's PgBouncer is older than 1.21, the first that knows prepared statements.
+    options = {"FASTAUTH_DATABASE__PGBOUNCER": "1", "FASTAUTH_DATABASE__PREPARED_STATEMENTS": "0"}
+    with running_server(tmp_path / "pooled", env={**fleet.env, **options, "FASTAUTH_DATABASE_URL": pooled}) as node:
+        tokens = granted(node)
+        assert refreshed(fleet.a, tokens["refresh_token"]).status == 200
+        assert refreshed(node, tokens["refresh_token"]).status == 200
+        headers = {"Authorization": f"Bearer {tokens['token']}"}
+        assert fleet.a.request("POST", "/logout", headers=headers).status == 204
+        began = time.monotonic()
+        wait_for(lambda: node.verify(tokens["token"]).status == 401)
+        assert time.monotonic() - began < BOUND_S
+
+        async def race() -> None:
+            async with connected(node, 30) as connections:
+                token = granted(node)["refresh_token"]
+                for _ in range(5):
+                    answers = await asyncio.gather(*(one.send(refresh_bytes(token)) for one in connections))
+                    assert [answer.status for answer in answers] == [200] * 30
+                    (token,) = {answer.json["refresh_token"] for answer in answers}
+
+        asyncio.run(race())
 
 
 # ------------------------------------------------------------------ doctor

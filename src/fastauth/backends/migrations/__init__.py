@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 HEAD: Final = "0005"
 KNOWN: Final = frozenset({"0001", "0002", "0003", "0004", HEAD})
 
-_WORKS_SINCE: Final = "SELECT works_since FROM schema_info"
+# Of this very revision: what changes the one without the other is not a migration of ours.
+_WORKS_SINCE: Final = (
+    "SELECT works_since FROM schema_info WHERE revision = (SELECT version_num FROM alembic_version LIMIT 1)"
+)
 
 
 def is_usable(revision: str | None) -> bool:

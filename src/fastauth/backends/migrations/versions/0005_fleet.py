@@ -20,12 +20,14 @@ def upgrade() -> None:
     )
     about = op.create_table(
         "schema_info",
+        # Each migration says here which one it is.
+        sa.Column("revision", sa.Text, nullable=False),
         # The oldest schema whose programs work with this one: a later migration that only adds leaves it as it is.
         sa.Column("works_since", sa.Text, nullable=False),
         # The installation that is being copied into this database; null once it is whole.
         sa.Column("moving_from", sa.Text),
     )
-    op.bulk_insert(about, [{"works_since": "0005"}])
+    op.bulk_insert(about, [{"revision": "0005", "works_since": "0005"}])
 
 
 def downgrade() -> None:
