@@ -88,7 +88,7 @@ def test_a_newer_schema_that_only_adds_to_this_one_is_used_as_it_is(database_fil
     connection.execute("UPDATE schema_info SET revision = '9999', works_since = '9998'")
     with pytest.raises(SchemaRefused, match="9999"):
         sqlite_revision(database_file)
-    connection.execute(f"UPDATE schema_info SET works_since = '{HEAD}'")
+    connection.execute("UPDATE schema_info SET works_since = ?", (HEAD,))
     connection.close()
     assert sqlite_revision(database_file) == "9999"
     assert is_usable("9999")
