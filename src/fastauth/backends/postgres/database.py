@@ -43,7 +43,8 @@ def as_domain_error(error: BaseException) -> FastauthError:
     if isinstance(error, TimeoutError | asyncpg.QueryCanceledError):
         return Unavailable("database", "no answer in time")
     if isinstance(error, OSError):
-        return Unavailable("database", error.strerror or type(error).__name__)
+        where = f"{error.filename}: " if error.filename else ""  # a certificate that the URL names
+        return Unavailable("database", f"{where}{error.strerror or type(error).__name__}")
     text = str(error.args[0]) if error.args else type(error).__name__
     return Unavailable("database", " ".join(text.split())[:200])
 
