@@ -94,6 +94,12 @@ class RingPolicy(msgspec.Struct, frozen=True):
 class KeyStore(Protocol):
     """The key ring at rest. Its version is another one after every change."""
 
+    def now_ms(self) -> int:
+        """The time by which its times are meant, as far as it is known without asking: milliseconds since 1970 UTC.
+        All nodes have the same, whatever their own clocks say.
+        """
+        ...
+
     async def load_keys(self) -> tuple[int, Sequence[StoredKey]]:
         """The version, and every key in the order of activation."""
         ...

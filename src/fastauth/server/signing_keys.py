@@ -38,11 +38,6 @@ _SAME_FAILURE_LOG_S: Final = 60.0
 _NONCE_BYTES: Final = 12
 
 
-def clock_ms() -> int:
-    """Milliseconds since 1970 UTC."""
-    return time.time_ns() // 1_000_000
-
-
 class ListedKey(msgspec.Struct, frozen=True, kw_only=True):
     """A key as ``fastauth keys list`` shows it; never its private half."""
 
@@ -72,15 +67,15 @@ class SigningKeys:
         leases: LeaseStore,
         load_master: Callable[[bool], MasterKey],
         settings: Settings,
-        clock: Callable[[], int] = clock_ms,
+        clock: Callable[[], int] | None = None,
     ) -> None:
         """In: ``load_master`` gives the master key, and makes one if its argument says that it may; ``clock`` in
-        milliseconds since 1970 UTC.
+        milliseconds since 1970 UTC, None for the store's.
         """
         self._store = store
         self._load_master = load_master
         self._settings = settings.tokens
-        self._clock = clock
+        self._clock = clock or store.now_ms
         self._parsed: dict[str, SigningKey] = {}
         self._version = 0
         self._used_version = 0

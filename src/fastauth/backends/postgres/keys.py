@@ -1,19 +1,23 @@
 """``KeyStore`` on PostgreSQL."""
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from fastauth.backends.postgres.database import Database, changed
+from fastauth.backends.postgres.database import Database, Row, changed
 from fastauth.domain.ports import RingPolicy, StoredKey
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 _COLUMNS: Final = "kid, alg, public_jwk, wrapped_private, published_ms, activates_ms, removes_ms"
+_NOW_MS: Final = "(extract(epoch FROM clock_timestamp()) * 1000)::float8"
 # One statement, so that keys and version are of the same moment.
 _KEY_COLUMNS: Final = ", ".join(f"signing_keys.{name}" for name in _COLUMNS.split(", "))
-_LOAD: Final = f"SELECT version, {_KEY_COLUMNS} FROM key_ring LEFT JOIN signing_keys ON true ORDER BY activates_ms, kid"  # noqa: S608 - constants only
-_VERSION: Final = "SELECT version FROM key_ring"
+_LOAD: Final = (
+    f"SELECT {_NOW_MS}, version, {_KEY_COLUMNS} FROM key_ring LEFT JOIN signing_keys ON true ORDER BY activates_ms, kid"  # noqa: S608 - constants only
+)
+_VERSION: Final = f"SELECT {_NOW_MS}, version FROM key_ring"  # noqa: S608 - constants only
 _NEXT_VERSION: Final = "UPDATE key_ring SET version = version + 1 WHERE version = $1"
 _ADD: Final = f"INSERT INTO signing_keys ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7)"  # noqa: S608 - constants only
 _REMOVE: Final = "UPDATE signing_keys SET removes_ms = $1 WHERE kid = $2"
@@ -27,9 +31,20 @@ class PostgresKeyStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._ahead_ms: float | None = None  # the database's clock, of this process's monotonic one
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000 if self._ahead_ms is None else int(_monotonic_ms() + self._ahead_ms)
+
+    async def _read_now(self, sql: str) -> Sequence[Row]:
+        """Rows that begin with the database's time, which is about that of the middle of the way there and back."""
+        began_ms = _monotonic_ms()
+        rows = await self._database.read(sql)
+        self._ahead_ms = rows[0][0] - (began_ms + _monotonic_ms()) / 2
+        return rows
 
     async def load_keys(self) -> tuple[int, Sequence[StoredKey]]:
-        rows = await self._database.read(_LOAD)
+        rows = await self._read_now(_LOAD)
         keys = [
             StoredKey(
                 kid=kid,
@@ -40,13 +55,13 @@ class PostgresKeyStore:
                 activates_ms=activates_ms,
                 removes_ms=removes_ms,
             )
-            for _, kid, alg, public_jwk, wrapped, published_ms, activates_ms, removes_ms in rows
+            for _, _, kid, alg, public_jwk, wrapped, published_ms, activates_ms, removes_ms in rows
             if kid is not None
         ]
-        return rows[0][0], keys
+        return rows[0][1], keys
 
     async def ring_version(self) -> int:
-        version: int = (await self._database.read(_VERSION))[0][0]
+        version: int = (await self._read_now(_VERSION))[0][1]
         return version
 
     async def change_ring(self, version: int, new_key: StoredKey | None, removals: Mapping[str, int]) -> bool:
@@ -69,6 +84,10 @@ class PostgresKeyStore:
 
     async def erase_private(self, kids: Sequence[str]) -> None:
         await self._database.execute(_ERASE, list(kids))
+
+
+def _monotonic_ms() -> float:
+    return time.monotonic() * 1000
 
 
 def _row(key: StoredKey) -> tuple[object, ...]:

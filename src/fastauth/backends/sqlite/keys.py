@@ -1,6 +1,7 @@
 """``KeyStore`` on SQLite."""
 
 import sqlite3
+import time
 from collections.abc import Mapping, Sequence
 
 from fastauth.backends.sqlite.database import Database
@@ -24,6 +25,9 @@ class SqliteKeyStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
 
     async def load_keys(self) -> tuple[int, Sequence[StoredKey]]:
         rows = self._database.read(_LOAD)
