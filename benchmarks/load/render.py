@@ -157,7 +157,9 @@ def fleet_table(record: dict[str, Any]) -> str:
         row("`POST /token`, refresh_token", "refresh"),
         row("`POST /token`, client_credentials", "client"),
     ]
-    return "| one core a node | SQLite | PostgreSQL + Redis | ratio |\n| --- | --- | --- | --- |\n" + "\n".join(rows)
+    return "| one core a node, limits off | SQLite | PostgreSQL | ratio |\n| --- | --- | --- | --- |\n" + "\n".join(
+        rows
+    )
 
 
 def fleet_faults_table(record: dict[str, Any]) -> str:
