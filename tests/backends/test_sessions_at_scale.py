@@ -8,10 +8,11 @@ from collections.abc import Callable
 
 import pytest
 
+from fastauth.backends.rows import row_of_session
 from fastauth.backends.sqlite.database import Database
 from fastauth.backends.sqlite.leases import SqliteLeaseStore
 from fastauth.backends.sqlite.news import SqliteRevocationBus
-from fastauth.backends.sqlite.sessions import ADD, SqliteSessionStore, _row
+from fastauth.backends.sqlite.sessions import ADD, SqliteSessionStore
 from fastauth.backends.sqlite.users import SqliteUserStore
 from fastauth.domain.refresh_tokens import RefreshToken
 from fastauth.domain.sessions import Rotation, SessionRules
@@ -41,7 +42,7 @@ def test_many_sessions_are_found_rotated_ended_and_forgotten(
             rows = []
             for number in range(start, start + 5_000):
                 session, token = RULES.begin(f"sub-u{number % PEOPLE}", "fastauth", "user", NOW_S, secrets.token_bytes)
-                rows.append((*_row(session), session.sub, 0))
+                rows.append((*row_of_session(session), session.sub, 0))
                 if number % (COUNT // SAMPLE) == 0:
                     kept.append(token)
             await database.write(lambda connection, rows=rows: connection.executemany(ADD, rows))  # type: ignore[misc]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fastauth.backends.migrations import HEAD, sqlite_revision
+from fastauth.backends.rows import CLIENT, KEY, NEW_USER, SESSION
 from fastauth.backends.sqlite.database import WRITE_BUSY_TIMEOUT_MS, as_domain_error
 from fastauth.domain.errors import FastauthError
 from fastauth.jose.wrapping import MasterKey
@@ -24,14 +25,11 @@ if TYPE_CHECKING:
 PAGE: Final = 1_000
 
 # The columns of each table, its key first. Leases are of processes that have ended.
-TABLES: Final[dict[str, str]] = {
-    "users": "sub, name, skeleton, password_hash, hash_cost_us, scope, disabled, credential_generation, "
-    "created_at, updated_at",
-    "clients": "client_id, name, secret_hash, old_secret_hash, old_secret_until, grants, scope, introspect, disabled, "
-    "created_at, updated_at",
-    "signing_keys": "kid, alg, public_jwk, wrapped_private, published_ms, activates_ms, removes_ms",
-    "sessions": "sid, sub, client_id, scope, auth_time, expires_at, ends_at, tokens_until, token_hash, parent_hash, "
-    "sealed_successor, rotated_at_ms, pace_us",
+TABLES: Final = {
+    "users": NEW_USER,
+    "clients": CLIENT,
+    "signing_keys": KEY,
+    "sessions": SESSION,
     "news": "seq, kind, name, issued_until, until",
 }
 _BOOLEAN: Final = "disabled"

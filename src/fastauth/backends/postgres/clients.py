@@ -3,8 +3,9 @@
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from fastauth.backends.postgres.database import Database, Row, changed
+from fastauth.backends.postgres.database import Database, changed
 from fastauth.backends.postgres.news import CHANGE_TOLD_S, begin_telling, tell
+from fastauth.backends.rows import CLIENT, client_of, row_of_client
 from fastauth.domain.clients import ALL_TOKENS_S, Client
 from fastauth.domain.errors import Conflict, NotFound
 from fastauth.jose.rotation import LONGEST_TOKEN_LIFE_S, NODE_SKEW_S
@@ -12,14 +13,10 @@ from fastauth.jose.rotation import LONGEST_TOKEN_LIFE_S, NODE_SKEW_S
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-_COLUMNS: Final = (
-    "client_id, name, secret_hash, old_secret_hash, old_secret_until, grants, scope, introspect, disabled, "
-    "created_at, updated_at"
-)
-FIND: Final = f"SELECT {_COLUMNS} FROM clients WHERE client_id = $1"  # noqa: S608 - constants only
-FIND_BY_NAME: Final = f"SELECT {_COLUMNS} FROM clients WHERE name = $1"  # noqa: S608 - constants only
-LIST: Final = f"SELECT {_COLUMNS} FROM clients WHERE name > $1 ORDER BY name LIMIT $2"  # noqa: S608 - constants only
-_ADD: Final = f"INSERT INTO clients ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"  # noqa: S608 - constants only
+FIND: Final = f"SELECT {CLIENT} FROM clients WHERE client_id = $1"  # noqa: S608 - constants only
+FIND_BY_NAME: Final = f"SELECT {CLIENT} FROM clients WHERE name = $1"  # noqa: S608 - constants only
+LIST: Final = f"SELECT {CLIENT} FROM clients WHERE name > $1 ORDER BY name LIMIT $2"  # noqa: S608 - constants only
+_ADD: Final = f"INSERT INTO clients ({CLIENT}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"  # noqa: S608 - constants only
 _SET_DISABLED: Final = "UPDATE clients SET disabled = $1, updated_at = $2 WHERE client_id = $3"
 _SET_SECRET: Final = (
     "UPDATE clients SET old_secret_hash = CASE WHEN $1::bigint > $2::bigint THEN secret_hash END, "
@@ -37,18 +34,18 @@ class PostgresClientStore:
 
     async def find(self, client_id: str) -> Client | None:
         row = await self._database.find(FIND, client_id)
-        return None if row is None else _client(row)
+        return None if row is None else client_of(row)
 
     async def find_by_name(self, name: str) -> Client | None:
         row = await self._database.find(FIND_BY_NAME, name)
-        return None if row is None else _client(row)
+        return None if row is None else client_of(row)
 
     async def list_clients(self, after: str, limit: int) -> Sequence[Client]:
-        return [_client(row) for row in await self._database.read(LIST, after, limit)]
+        return [client_of(row) for row in await self._database.read(LIST, after, limit)]
 
     async def add(self, client: Client) -> None:
         try:
-            await self._database.execute(_ADD, *_row(client))
+            await self._database.execute(_ADD, *row_of_client(client))
         except Conflict:
             raise Conflict("a client of this name exists already") from None
 
@@ -85,37 +82,3 @@ class PostgresClientStore:
 
         if await self._database.transact(change) == 0:
             raise NotFound("there is no such client")
-
-
-def _row(client: Client) -> tuple[object, ...]:
-    return (
-        client.client_id,
-        client.name,
-        client.secret_hash,
-        client.old_secret_hash,
-        client.old_secret_until_s,
-        " ".join(client.grants),
-        client.scope,
-        client.introspect,
-        client.disabled,
-        client.created_at_s,
-        client.updated_at_s,
-    )
-
-
-def _client(row: Row) -> Client:
-    client_id, name, secret_hash, old_secret_hash, old_until_s, grants, scope, introspect, *rest = row
-    disabled, created_at_s, updated_at_s = rest
-    return Client(
-        client_id=client_id,
-        name=name,
-        secret_hash=secret_hash,
-        old_secret_hash=old_secret_hash,
-        old_secret_until_s=old_until_s,
-        grants=tuple(grants.split()),
-        scope=scope,
-        introspect=introspect,
-        disabled=disabled,
-        created_at_s=created_at_s,
-        updated_at_s=updated_at_s,
-    )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import asyncpg
 
 from fastauth.backends.postgres import DatabaseSettings
+from fastauth.backends.rows import Row
 from fastauth.domain.errors import Conflict, FastauthError, Unavailable
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Job = Callable[["PoolConnectionProxy"], Awaitable[T]]
-Row = Sequence[Any]
 
 # What the server gets beyond its own timeout before the connection is given up.
 _OVERDUE_S: Final = 0.2

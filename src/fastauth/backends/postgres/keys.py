@@ -4,22 +4,22 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from fastauth.backends.postgres.database import Database, Row, changed
+from fastauth.backends.postgres.database import Database, changed
+from fastauth.backends.rows import KEY, Row, key_of, row_of_key
 from fastauth.domain.ports import RingPolicy, StoredKey
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-_COLUMNS: Final = "kid, alg, public_jwk, wrapped_private, published_ms, activates_ms, removes_ms"
 _NOW_MS: Final = "(extract(epoch FROM clock_timestamp()) * 1000)::float8"
 # One statement, so that keys and version are of the same moment.
-_KEY_COLUMNS: Final = ", ".join(f"signing_keys.{name}" for name in _COLUMNS.split(", "))
+_KEY_COLUMNS: Final = ", ".join(f"signing_keys.{name}" for name in KEY.split(", "))
 _LOAD: Final = (
     f"SELECT {_NOW_MS}, version, {_KEY_COLUMNS} FROM key_ring LEFT JOIN signing_keys ON true ORDER BY activates_ms, kid"  # noqa: S608 - constants only
 )
 _VERSION: Final = f"SELECT {_NOW_MS}, version FROM key_ring"  # noqa: S608 - constants only
 _NEXT_VERSION: Final = "UPDATE key_ring SET version = version + 1 WHERE version = $1"
-_ADD: Final = f"INSERT INTO signing_keys ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7)"  # noqa: S608 - constants only
+_ADD: Final = f"INSERT INTO signing_keys ({KEY}) VALUES ($1, $2, $3, $4, $5, $6, $7)"  # noqa: S608 - constants only
 _REMOVE: Final = "UPDATE signing_keys SET removes_ms = $1 WHERE kid = $2"
 _FIND_POLICY: Final = "SELECT alg, publish_ahead_s FROM key_ring"
 _SAVE_POLICY: Final = "UPDATE key_ring SET alg = $1, publish_ahead_s = $2"
@@ -45,19 +45,7 @@ class PostgresKeyStore:
 
     async def load_keys(self) -> tuple[int, Sequence[StoredKey]]:
         rows = await self._read_now(_LOAD)
-        keys = [
-            StoredKey(
-                kid=kid,
-                alg=alg,
-                public_jwk=public_jwk,
-                wrapped_private=wrapped,
-                published_ms=published_ms,
-                activates_ms=activates_ms,
-                removes_ms=removes_ms,
-            )
-            for _, _, kid, alg, public_jwk, wrapped, published_ms, activates_ms, removes_ms in rows
-            if kid is not None
-        ]
+        keys = [key_of(row[2:]) for row in rows if row[2] is not None]
         return rows[0][1], keys
 
     async def ring_version(self) -> int:
@@ -69,7 +57,7 @@ class PostgresKeyStore:
             if changed(await connection.execute(_NEXT_VERSION, version)) != 1:
                 return False
             if new_key is not None:
-                await connection.execute(_ADD, *_row(new_key))
+                await connection.execute(_ADD, *row_of_key(new_key))
             await connection.executemany(_REMOVE, [(removes_ms, kid) for kid, removes_ms in removals.items()])
             return True
 

@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from fastauth.backends.postgres.database import Database, Row
+from fastauth.backends.postgres.database import Database
 from fastauth.backends.postgres.news import begin_telling, tell
+from fastauth.backends.rows import SESSION, Row, row_of_session, session_of
 from fastauth.domain.sessions import Session
 
 if TYPE_CHECKING:
@@ -17,19 +18,17 @@ if TYPE_CHECKING:
 
 _NOW_US: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 _NOW_MS: Final = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
-_COLUMNS: Final = (
-    "sid, sub, client_id, scope, auth_time, expires_at, ends_at, tokens_until, token_hash, parent_hash, "
-    "sealed_successor"
-)
+# Without the two that are translated.
+_TIMELESS: Final = SESSION.removesuffix(", rotated_at_ms, pace_us")
 # FOR SHARE: a user who is being disabled, or gets another password, gets no session that this would not end. Whoever
 # changes the user waits for this one and then sees its session.
 ADD: Final = (
-    f"INSERT INTO sessions ({_COLUMNS}, rotated_at_ms, pace_us) "  # noqa: S608 - constants only
+    f"INSERT INTO sessions ({SESSION}) "  # noqa: S608 - constants only
     "SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 0, 0 FROM users "
     "WHERE sub = $2 AND NOT disabled AND credential_generation = $12 FOR SHARE"
 )
 FIND: Final = (
-    f"SELECT {_COLUMNS}, CASE WHEN rotated_at_ms <> 0 THEN {_NOW_MS} - rotated_at_ms END, "  # noqa: S608 - constants only
+    f"SELECT {_TIMELESS}, CASE WHEN rotated_at_ms <> 0 THEN {_NOW_MS} - rotated_at_ms END, "  # noqa: S608 - constants only
     f"CASE WHEN pace_us <> 0 THEN pace_us - {_NOW_US} END FROM sessions WHERE sid = $1"
 )
 ROTATE: Final = (
@@ -69,21 +68,8 @@ class PostgresSessionStore:
         self._clock = clock
 
     async def add(self, session: Session, credential_generation: int) -> bool:
-        parameters = (
-            session.sid,
-            session.sub,
-            session.client_id,
-            session.scope,
-            session.auth_time_s,
-            session.expires_at_s,
-            session.ends_at_s,
-            session.tokens_until_s,
-            session.token_hash,
-            session.parent_hash,
-            session.sealed_successor,
-            credential_generation,
-        )
-        return await self._database.execute(ADD, *parameters) == 1
+        *timeless, _, _ = row_of_session(session)
+        return await self._database.execute(ADD, *timeless, credential_generation) == 1
 
     async def find(self, sid: str) -> Session | None:
         row = await self._database.find(FIND, sid)
@@ -130,21 +116,7 @@ class PostgresSessionStore:
         return await self._database.execute(WIPE, age_ms, limit)
 
     def _session(self, row: Row) -> Session:
-        sid, sub, client_id, scope, auth_time_s, expires_at_s, ends_at_s, tokens_until_s, *of_tokens = row
-        token_hash, parent_hash, sealed_successor, age_ms, pace_ahead_us = of_tokens
+        *timeless, age_ms, pace_ahead_us = row
         now_us = int(self._clock() * 1_000_000)
-        return Session(
-            sid=sid,
-            sub=sub,
-            client_id=client_id,
-            scope=scope,
-            auth_time_s=auth_time_s,
-            expires_at_s=expires_at_s,
-            ends_at_s=ends_at_s,
-            tokens_until_s=tokens_until_s,
-            token_hash=token_hash,
-            parent_hash=parent_hash,
-            sealed_successor=sealed_successor,
-            rotated_at_ms=0 if age_ms is None else now_us // 1000 - age_ms,
-            pace_us=0 if pace_ahead_us is None else now_us + pace_ahead_us,
-        )
+        rotated_at_ms = 0 if age_ms is None else now_us // 1000 - age_ms
+        return session_of((*timeless, rotated_at_ms, 0 if pace_ahead_us is None else now_us + pace_ahead_us))

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from fastauth.backends.postgres.database import Database, Row, changed
+from fastauth.backends.postgres.database import Database, changed
 from fastauth.backends.postgres.news import CHANGE_TOLD_S, begin_telling, tell
 from fastauth.backends.postgres.sessions import end_all
+from fastauth.backends.rows import NEW_USER, USER, row_of_user, user_of
 from fastauth.domain.errors import Conflict, NotFound, PasswordHashRefused
 from fastauth.domain.password_schemes import cost_us, parse_scheme
 from fastauth.domain.ports import NotAdded
@@ -14,14 +15,11 @@ from fastauth.domain.users import User
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-_COLUMNS: Final = "sub, name, password_hash, scope, disabled, credential_generation, created_at, updated_at"
-FIND_BY_NAME: Final = f"SELECT {_COLUMNS} FROM users WHERE name = $1"  # noqa: S608 - constants only
-FIND_BY_SUB: Final = f"SELECT {_COLUMNS} FROM users WHERE sub = $1"  # noqa: S608 - constants only
+FIND_BY_NAME: Final = f"SELECT {USER} FROM users WHERE name = $1"  # noqa: S608 - constants only
+FIND_BY_SUB: Final = f"SELECT {USER} FROM users WHERE sub = $1"  # noqa: S608 - constants only
 _EXISTS: Final = "SELECT 1 FROM users WHERE name = $1"
-LIST: Final = f"SELECT {_COLUMNS} FROM users WHERE name > $1 ORDER BY name LIMIT $2"  # noqa: S608 - constants only
-_INSERT: Final = (
-    f"INSERT INTO users ({_COLUMNS}, skeleton, hash_cost_us) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"  # noqa: S608 - constants only
-)
+LIST: Final = f"SELECT {USER} FROM users WHERE name > $1 ORDER BY name LIMIT $2"  # noqa: S608 - constants only
+_INSERT: Final = f"INSERT INTO users ({NEW_USER}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"  # noqa: S608 - constants only
 _INSERT_MISSING: Final = f"{_INSERT} ON CONFLICT DO NOTHING"
 _SET_HASH: Final = (
     "UPDATE users SET password_hash = $1, hash_cost_us = $2, updated_at = $3, "
@@ -35,35 +33,6 @@ _REPLACE_HASH: Final = (
 SLOWEST: Final = "SELECT password_hash FROM users ORDER BY hash_cost_us DESC LIMIT 1"
 
 
-def _user(row: Row) -> User:
-    sub, name, password_hash, scope, disabled, credential_generation, created_at_s, updated_at_s = row
-    return User(
-        sub=sub,
-        name=name,
-        password_hash=password_hash,
-        scope=scope,
-        disabled=disabled,
-        credential_generation=credential_generation,
-        created_at_s=created_at_s,
-        updated_at_s=updated_at_s,
-    )
-
-
-def _row(user: User, skeleton: str) -> tuple[object, ...]:
-    return (
-        user.sub,
-        user.name,
-        user.password_hash,
-        user.scope,
-        user.disabled,
-        user.credential_generation,
-        user.created_at_s,
-        user.updated_at_s,
-        skeleton,
-        cost_us(user.password_hash),
-    )
-
-
 class PostgresUserStore:
     """See ``domain/ports.py`` for what each method promises."""
 
@@ -72,14 +41,14 @@ class PostgresUserStore:
 
     async def find_by_name(self, name: str) -> User | None:
         row = await self._database.find(FIND_BY_NAME, name)
-        return None if row is None else _user(row)
+        return None if row is None else user_of(row)
 
     async def find_by_sub(self, sub: str) -> User | None:
         row = await self._database.find(FIND_BY_SUB, sub)
-        return None if row is None else _user(row)
+        return None if row is None else user_of(row)
 
     async def list_users(self, after: str, limit: int) -> Sequence[User]:
-        return [_user(row) for row in await self._database.read(LIST, after, limit)]
+        return [user_of(row) for row in await self._database.read(LIST, after, limit)]
 
     async def count(self) -> int:
         count: int = (await self._database.read("SELECT count(*) FROM users"))[0][0]
@@ -87,7 +56,7 @@ class PostgresUserStore:
 
     async def add(self, user: User, skeleton: str) -> None:
         try:
-            await self._database.execute(_INSERT, *_row(user, skeleton))
+            await self._database.execute(_INSERT, *row_of_user(user, skeleton))
         except Conflict:
             raise Conflict("a user of this name, or of one that looks like it, exists already") from None
 
@@ -95,7 +64,7 @@ class PostgresUserStore:
         async def insert(connection: "PoolConnectionProxy") -> NotAdded:
             existing, lookalikes = 0, []
             for user, skeleton in users:
-                if changed(await connection.execute(_INSERT_MISSING, *_row(user, skeleton))) == 1:
+                if changed(await connection.execute(_INSERT_MISSING, *row_of_user(user, skeleton))) == 1:
                     continue
                 if await connection.fetchval(_EXISTS, user.name):
                     existing += 1

@@ -2,22 +2,19 @@
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
+from fastauth.backends.rows import CLIENT, client_of, row_of_client
 from fastauth.backends.sqlite.database import Database
 from fastauth.backends.sqlite.news import CHANGE_TOLD_S, tell
 from fastauth.domain.clients import ALL_TOKENS_S, Client
 from fastauth.domain.errors import Conflict, NotFound
 from fastauth.jose.rotation import LONGEST_TOKEN_LIFE_S, NODE_SKEW_S
 
-_COLUMNS: Final = (
-    "client_id, name, secret_hash, old_secret_hash, old_secret_until, grants, scope, introspect, disabled, "
-    "created_at, updated_at"
-)
-FIND: Final = f"SELECT {_COLUMNS} FROM clients WHERE client_id = ?"  # noqa: S608 - constants only
-FIND_BY_NAME: Final = f"SELECT {_COLUMNS} FROM clients WHERE name = ?"  # noqa: S608 - constants only
-LIST: Final = f"SELECT {_COLUMNS} FROM clients WHERE name > ? ORDER BY name LIMIT ?"  # noqa: S608 - constants only
-_ADD: Final = f"INSERT INTO clients ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants only
+FIND: Final = f"SELECT {CLIENT} FROM clients WHERE client_id = ?"  # noqa: S608 - constants only
+FIND_BY_NAME: Final = f"SELECT {CLIENT} FROM clients WHERE name = ?"  # noqa: S608 - constants only
+LIST: Final = f"SELECT {CLIENT} FROM clients WHERE name > ? ORDER BY name LIMIT ?"  # noqa: S608 - constants only
+_ADD: Final = f"INSERT INTO clients ({CLIENT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants only
 _SET_DISABLED: Final = "UPDATE clients SET disabled = ?, updated_at = ? WHERE client_id = ?"
 _SET_SECRET: Final = (
     "UPDATE clients SET old_secret_hash = CASE WHEN ?1 > ?2 THEN secret_hash END, old_secret_until = ?1, "
@@ -35,18 +32,18 @@ class SqliteClientStore:
 
     async def find(self, client_id: str) -> Client | None:
         rows = self._database.read(FIND, (client_id,))
-        return _client(rows[0]) if rows else None
+        return client_of(rows[0]) if rows else None
 
     async def find_by_name(self, name: str) -> Client | None:
         rows = self._database.read(FIND_BY_NAME, (name,))
-        return _client(rows[0]) if rows else None
+        return client_of(rows[0]) if rows else None
 
     async def list_clients(self, after: str, limit: int) -> Sequence[Client]:
-        return [_client(row) for row in self._database.read(LIST, (after, limit))]
+        return [client_of(row) for row in self._database.read(LIST, (after, limit))]
 
     async def add(self, client: Client) -> None:
         try:
-            await self._database.write(lambda connection: connection.execute(_ADD, _row(client)))
+            await self._database.write(lambda connection: connection.execute(_ADD, row_of_client(client)))
         except Conflict:
             raise Conflict("a client of this name exists already") from None
 
@@ -80,37 +77,3 @@ class SqliteClientStore:
 
         if await self._database.write(change) == 0:
             raise NotFound("there is no such client")
-
-
-def _row(client: Client) -> tuple[object, ...]:
-    return (
-        client.client_id,
-        client.name,
-        client.secret_hash,
-        client.old_secret_hash,
-        client.old_secret_until_s,
-        " ".join(client.grants),
-        client.scope,
-        client.introspect,
-        client.disabled,
-        client.created_at_s,
-        client.updated_at_s,
-    )
-
-
-def _client(row: tuple[Any, ...]) -> Client:
-    client_id, name, secret_hash, old_secret_hash, old_until_s, grants, scope, introspect, *rest = row
-    disabled, created_at_s, updated_at_s = rest
-    return Client(
-        client_id=client_id,
-        name=name,
-        secret_hash=secret_hash,
-        old_secret_hash=old_secret_hash,
-        old_secret_until_s=old_until_s,
-        grants=tuple(grants.split()),
-        scope=scope,
-        introspect=introspect,
-        disabled=bool(disabled),
-        created_at_s=created_at_s,
-        updated_at_s=updated_at_s,
-    )

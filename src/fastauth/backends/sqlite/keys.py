@@ -4,16 +4,16 @@ import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 
+from fastauth.backends.rows import KEY, key_of, row_of_key
 from fastauth.backends.sqlite.database import Database
 from fastauth.domain.ports import RingPolicy, StoredKey
 
-_COLUMNS = "kid, alg, public_jwk, wrapped_private, published_ms, activates_ms, removes_ms"
-_KEY_COLUMNS = ", ".join(f"signing_keys.{name}" for name in _COLUMNS.split(", "))
+_KEY_COLUMNS = ", ".join(f"signing_keys.{name}" for name in KEY.split(", "))
 # One statement, so that keys and version are of the same moment.
 _LOAD = f"SELECT version, {_KEY_COLUMNS} FROM key_ring LEFT JOIN signing_keys ORDER BY activates_ms, kid"  # noqa: S608 - constants only
 _VERSION = "SELECT version FROM key_ring"
 _NEXT_VERSION = "UPDATE key_ring SET version = version + 1 WHERE version = ?"
-_ADD = f"INSERT INTO signing_keys ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants only
+_ADD = f"INSERT INTO signing_keys ({KEY}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants only
 _REMOVE = "UPDATE signing_keys SET removes_ms = ? WHERE kid = ?"
 _FIND_POLICY = "SELECT alg, publish_ahead_s FROM key_ring"
 _SAVE_POLICY = "UPDATE key_ring SET alg = ?, publish_ahead_s = ?"
@@ -31,19 +31,7 @@ class SqliteKeyStore:
 
     async def load_keys(self) -> tuple[int, Sequence[StoredKey]]:
         rows = self._database.read(_LOAD)
-        keys = [
-            StoredKey(
-                kid=kid,
-                alg=alg,
-                public_jwk=public_jwk,
-                wrapped_private=wrapped,
-                published_ms=published_ms,
-                activates_ms=activates_ms,
-                removes_ms=removes_ms,
-            )
-            for _, kid, alg, public_jwk, wrapped, published_ms, activates_ms, removes_ms in rows
-            if kid is not None
-        ]
+        keys = [key_of(row[1:]) for row in rows if row[1] is not None]
         return rows[0][0], keys
 
     async def ring_version(self) -> int:
@@ -55,7 +43,7 @@ class SqliteKeyStore:
             if connection.execute(_NEXT_VERSION, (version,)).rowcount != 1:
                 return False
             if new_key is not None:
-                connection.execute(_ADD, _row(new_key))
+                connection.execute(_ADD, row_of_key(new_key))
             connection.executemany(_REMOVE, [(removes_ms, kid) for kid, removes_ms in removals.items()])
             return True
 
@@ -71,15 +59,3 @@ class SqliteKeyStore:
 
     async def erase_private(self, kids: Sequence[str]) -> None:
         await self._database.write(lambda connection: connection.executemany(_ERASE, [(kid,) for kid in kids]))
-
-
-def _row(key: StoredKey) -> tuple[object, ...]:
-    return (
-        key.kid,
-        key.alg,
-        key.public_jwk,
-        key.wrapped_private,
-        key.published_ms,
-        key.activates_ms,
-        key.removes_ms,
-    )

@@ -1,22 +1,19 @@
 """``SessionStore`` on SQLite."""
 
 import sqlite3
-from typing import Any, Final
+from typing import Final
 
+from fastauth.backends.rows import SESSION, row_of_session, session_of
 from fastauth.backends.sqlite.database import Database
 from fastauth.backends.sqlite.news import tell
 from fastauth.domain.sessions import Session
 
-_COLUMNS: Final = (
-    "sid, sub, client_id, scope, auth_time, expires_at, ends_at, tokens_until, "
-    "token_hash, parent_hash, sealed_successor, rotated_at_ms, pace_us"
-)
 # Of the same moment: a user who was disabled, or got another password, since the login began gets no session.
 ADD: Final = (
-    f"INSERT INTO sessions ({_COLUMNS}) SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? "  # noqa: S608 - constants only
+    f"INSERT INTO sessions ({SESSION}) SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? "  # noqa: S608 - constants only
     "FROM users WHERE sub = ? AND NOT disabled AND credential_generation = ?"
 )
-FIND: Final = f"SELECT {_COLUMNS} FROM sessions WHERE sid = ?"  # noqa: S608 - constants only
+FIND: Final = f"SELECT {SESSION} FROM sessions WHERE sid = ?"  # noqa: S608 - constants only
 ROTATE: Final = (
     "UPDATE sessions SET ends_at = ?, tokens_until = ?, token_hash = ?, parent_hash = ?, sealed_successor = ?, "
     "rotated_at_ms = ?, pace_us = ? WHERE sid = ? AND token_hash = ?"
@@ -50,12 +47,12 @@ class SqliteSessionStore:
         self._database = database
 
     async def add(self, session: Session, credential_generation: int) -> bool:
-        parameters = (*_row(session), session.sub, credential_generation)
+        parameters = (*row_of_session(session), session.sub, credential_generation)
         return await self._database.write(lambda connection: connection.execute(ADD, parameters).rowcount) == 1
 
     async def find(self, sid: str) -> Session | None:
         rows = self._database.read(FIND, (sid,))
-        return _session(rows[0]) if rows else None
+        return session_of(rows[0]) if rows else None
 
     async def rotate(self, session: Session, token_hash: bytes) -> bool:
         parameters = (
@@ -91,41 +88,3 @@ class SqliteSessionStore:
     async def wipe_successors(self, rotated_before_ms: int, limit: int) -> int:
         parameters = (rotated_before_ms, limit)
         return await self._database.write(lambda connection: connection.execute(WIPE, parameters).rowcount)
-
-
-def _row(session: Session) -> tuple[object, ...]:
-    return (
-        session.sid,
-        session.sub,
-        session.client_id,
-        session.scope,
-        session.auth_time_s,
-        session.expires_at_s,
-        session.ends_at_s,
-        session.tokens_until_s,
-        session.token_hash,
-        session.parent_hash,
-        session.sealed_successor,
-        session.rotated_at_ms,
-        session.pace_us,
-    )
-
-
-def _session(row: tuple[Any, ...]) -> Session:
-    sid, sub, client_id, scope, auth_time_s, expires_at_s, ends_at_s, tokens_until_s, *of_tokens = row
-    token_hash, parent_hash, sealed_successor, rotated_at_ms, pace_us = of_tokens
-    return Session(
-        sid=sid,
-        sub=sub,
-        client_id=client_id,
-        scope=scope,
-        auth_time_s=auth_time_s,
-        expires_at_s=expires_at_s,
-        ends_at_s=ends_at_s,
-        tokens_until_s=tokens_until_s,
-        token_hash=token_hash,
-        parent_hash=parent_hash,
-        sealed_successor=sealed_successor,
-        rotated_at_ms=rotated_at_ms,
-        pace_us=pace_us,
-    )

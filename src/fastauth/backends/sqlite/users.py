@@ -2,8 +2,8 @@
 
 import sqlite3
 from collections.abc import Sequence
-from typing import Any
 
+from fastauth.backends.rows import NEW_USER, USER, row_of_user, user_of
 from fastauth.backends.sqlite.database import Database
 from fastauth.backends.sqlite.news import CHANGE_TOLD_S, tell
 from fastauth.backends.sqlite.sessions import end_all
@@ -12,12 +12,11 @@ from fastauth.domain.password_schemes import cost_us, parse_scheme
 from fastauth.domain.ports import NotAdded
 from fastauth.domain.users import User
 
-_COLUMNS = "sub, name, password_hash, scope, disabled, credential_generation, created_at, updated_at"
-_FIND_BY_NAME = f"SELECT {_COLUMNS} FROM users WHERE name = ?"  # noqa: S608 - constants only
-_FIND_BY_SUB = f"SELECT {_COLUMNS} FROM users WHERE sub = ?"  # noqa: S608 - constants only
+_FIND_BY_NAME = f"SELECT {USER} FROM users WHERE name = ?"  # noqa: S608 - constants only
+_FIND_BY_SUB = f"SELECT {USER} FROM users WHERE sub = ?"  # noqa: S608 - constants only
 _EXISTS = "SELECT 1 FROM users WHERE name = ?"
-_LIST = f"SELECT {_COLUMNS} FROM users WHERE name > ? ORDER BY name LIMIT ?"  # noqa: S608 - constants only
-_INSERT = f"INSERT INTO users ({_COLUMNS}, skeleton, hash_cost_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants only
+_LIST = f"SELECT {USER} FROM users WHERE name > ? ORDER BY name LIMIT ?"  # noqa: S608 - constants only
+_INSERT = f"INSERT INTO users ({NEW_USER}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants only
 _INSERT_MISSING = f"{_INSERT} ON CONFLICT DO NOTHING"
 _SET_HASH = (
     "UPDATE users SET password_hash = ?, hash_cost_us = ?, updated_at = ?, "
@@ -31,35 +30,6 @@ _REPLACE_HASH = (
 _SLOWEST = "SELECT password_hash FROM users ORDER BY hash_cost_us DESC LIMIT 1"
 
 
-def _user(row: tuple[Any, ...]) -> User:
-    sub, name, password_hash, scope, disabled, credential_generation, created_at_s, updated_at_s = row
-    return User(
-        sub=sub,
-        name=name,
-        password_hash=password_hash,
-        scope=scope,
-        disabled=bool(disabled),
-        credential_generation=credential_generation,
-        created_at_s=created_at_s,
-        updated_at_s=updated_at_s,
-    )
-
-
-def _row(user: User, skeleton: str) -> tuple[object, ...]:
-    return (
-        user.sub,
-        user.name,
-        user.password_hash,
-        user.scope,
-        user.disabled,
-        user.credential_generation,
-        user.created_at_s,
-        user.updated_at_s,
-        skeleton,
-        cost_us(user.password_hash),
-    )
-
-
 class SqliteUserStore:
     """See ``domain/ports.py`` for what each method promises."""
 
@@ -68,14 +38,14 @@ class SqliteUserStore:
 
     async def find_by_name(self, name: str) -> User | None:
         rows = self._database.read(_FIND_BY_NAME, (name,))
-        return _user(rows[0]) if rows else None
+        return user_of(rows[0]) if rows else None
 
     async def find_by_sub(self, sub: str) -> User | None:
         rows = self._database.read(_FIND_BY_SUB, (sub,))
-        return _user(rows[0]) if rows else None
+        return user_of(rows[0]) if rows else None
 
     async def list_users(self, after: str, limit: int) -> Sequence[User]:
-        return [_user(row) for row in self._database.read(_LIST, (after, limit))]
+        return [user_of(row) for row in self._database.read(_LIST, (after, limit))]
 
     async def count(self) -> int:
         count: int = self._database.read("SELECT count(*) FROM users")[0][0]
@@ -83,7 +53,7 @@ class SqliteUserStore:
 
     async def add(self, user: User, skeleton: str) -> None:
         def insert(connection: sqlite3.Connection) -> None:
-            connection.execute(_INSERT, _row(user, skeleton))
+            connection.execute(_INSERT, row_of_user(user, skeleton))
 
         try:
             await self._database.write(insert)
@@ -94,7 +64,7 @@ class SqliteUserStore:
         def insert(connection: sqlite3.Connection) -> NotAdded:
             existing, lookalikes = 0, []
             for user, skeleton in users:
-                if connection.execute(_INSERT_MISSING, _row(user, skeleton)).rowcount == 1:
+                if connection.execute(_INSERT_MISSING, row_of_user(user, skeleton)).rowcount == 1:
                     continue
                 if connection.execute(_EXISTS, (user.name,)).fetchone():
                     existing += 1
