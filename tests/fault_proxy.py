@@ -37,18 +37,18 @@ class FaultProxy:
         self._thread.start()
         started.wait()
 
-    def set(self, fault: Fault, delay_s: float = 0.1) -> None:
-        """From now on; ``none`` heals what comes from now on."""
-        asyncio.run_coroutine_threadsafe(self._set(fault, delay_s), self._loop).result(5)
+    def set(self, fault: Fault, delay_s: float = 0.1, *, ends: bool = True) -> None:
+        """From now on; ``none`` heals, and ends the connections that have lost bytes unless ``ends`` is false."""
+        asyncio.run_coroutine_threadsafe(self._set(fault, delay_s, ends), self._loop).result(5)
 
     def close(self) -> None:
         """End everything."""
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
-    async def _set(self, fault: Fault, delay_s: float) -> None:
+    async def _set(self, fault: Fault, delay_s: float, ends: bool) -> None:
         self._fault, self._delay_s = fault, delay_s
-        if fault == "reset" or fault == "none":  # what has lost bytes is of no use any more
+        if fault == "reset" or (fault == "none" and ends):
             for writer in list(self._open):
                 _abort(writer)
 

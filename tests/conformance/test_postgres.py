@@ -1,11 +1,14 @@
 """PostgreSQL keeps the promises of every store."""
 
+import asyncio
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from fastauth.backends.postgres import DatabaseSettings
 from fastauth.backends.postgres.database import Database
+from fastauth.backends.postgres.news import POLL_S, PostgresRevocationBus
 from fastauth.domain.ports import ClientStore, KeyStore, LeaseStore, RevocationBus, SessionStore, UserStore
 from fastauth.server.storage import Storage, on_postgres
 from tests.conformance.client_store import ClientStoreSuite
@@ -14,6 +17,7 @@ from tests.conformance.lease_store import LeaseStoreSuite
 from tests.conformance.revocation_bus import RevocationBusSuite
 from tests.conformance.session_store import SessionStoreSuite
 from tests.conformance.user_store import UserStoreSuite, run
+from tests.fault_proxy import FaultProxy, fault_proxy
 from tests.postgres_servers import TABLES, PostgresServer, running_postgres
 
 pytestmark = pytest.mark.integration
@@ -94,4 +98,40 @@ class TestPostgresLeases(OnPostgres, LeaseStoreSuite):
 
 
 class TestPostgresRevocationBus(OnPostgres, RevocationBusSuite):
-    pass
+    def test_a_listener_that_has_missed_something_is_replaced(self, server: PostgresServer, bus: RevocationBus) -> None:
+        """The network lost a notification and no connection: nothing tells the listener that it is deaf."""
+
+        async def heard_again(proxy: FaultProxy) -> None:
+            url = server.url().replace(str(server.port), str(proxy.port))
+            database = Database(url, PATIENT)
+            await database.open(10)
+            deaf = PostgresRevocationBus(database)
+            for _ in range(3):
+                await deaf.wait()
+            proxy.set("drop")
+            await bus.revoke_token("lost", 1 << 40)
+            await asyncio.sleep(0.05)
+            proxy.set("none", ends=False)
+            seq, waits = 0, 0
+            while not (news := await deaf.read_after(seq, 10)):
+                await deaf.wait()
+            seq = news[-1].seq
+            while waits < 5:  # until somebody listens again
+                await deaf.wait()
+                waits += 1
+                await deaf.read_after(seq, 10)
+            waiting = asyncio.create_task(deaf.wait())
+            await asyncio.sleep(0.05)
+            began = time.monotonic()
+            await bus.revoke_token("heard", 1 << 40)
+            await waiting
+            assert time.monotonic() - began < POLL_S / 3
+            await deaf.close()
+            await database.close()
+
+        async def told(proxy: FaultProxy) -> None:
+            async with asyncio.timeout(20):
+                await heard_again(proxy)
+
+        with fault_proxy(server.port) as proxy:
+            run(told(proxy))

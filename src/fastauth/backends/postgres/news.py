@@ -61,6 +61,7 @@ class PostgresRevocationBus:
         self._listener: asyncpg.Connection | None = None
         self._listening: asyncio.Task[None] | None = None
         self._listens_at_s = 0.0
+        self._looks_unasked = False
 
     async def revoke_token(self, jti: str, until_s: int) -> None:
         async def revoke(connection: "PoolConnectionProxy") -> None:
@@ -71,13 +72,17 @@ class PostgresRevocationBus:
 
     async def read_after(self, seq: int, limit: int) -> Sequence[News]:
         rows = await self._database.read(READ, seq, limit)
+        if rows and self._looks_unasked and self._listener is not None:
+            self._listener.terminate()  # it should have been heard of: a connection may be dead and not know it
         return [News(seq, cast("NewsKind", kind), name, issued, until) for seq, kind, name, issued, until in rows]
 
     async def wait(self) -> None:
         self._keep_listening()
+        self._looks_unasked = False
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(POLL_S):
                 await self._woken.wait()
+        self._looks_unasked = not self._woken.is_set()
         self._woken.clear()
 
     async def purge(self, now_s: int, limit: int) -> int:
