@@ -18,14 +18,20 @@ $(VENV)/.setup: $(SOURCES)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "fastauth needs Python >= 3.11; try: make PYTHON=python3.12" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "fastauth: building (once)" >&2
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[postgres,redis]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[http,postgres,redis]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.setup
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[postgres,redis,test,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[http,postgres,redis,test,dev]'
 	@touch $@
 
-test: $(VENV)/.dev  ## the whole suite, real servers included, then what stands on the core, and the main job, on the pure twin
+# The driver for LDAP is built here: it needs the headers that tests/servers.sh installs.
+$(VENV)/.servers: $(VENV)/.dev tests/servers.sh
+	@tests/servers.sh
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[ldap]'
+	@touch $@
+
+test: $(VENV)/.servers  ## the whole suite, real servers included, then what stands on the core, and the main job, on the pure twin
 	@tests/servers.sh
 	@mkdir -p build
 	@FASTAUTH_PURE_PYTHON=1 $(BIN)/python -m pytest -q $(ON_THE_CORE) -m "not integration" >build/on-the-twin.log 2>&1 & \
@@ -36,7 +42,7 @@ test: $(VENV)/.dev  ## the whole suite, real servers included, then what stands 
 	test $$all = 0 && test $$on_twin = 0
 	FASTAUTH_PURE_PYTHON=1 $(BIN)/python -m pytest -q tests/integration/test_login_and_verify.py
 
-test-full: $(VENV)/.dev asan  ## the same at full counts; writes a dated record under benchmarks/results
+test-full: $(VENV)/.servers asan  ## the same at full counts; writes a dated record under benchmarks/results
 	@tests/servers.sh
 	FASTAUTH_TEST_FULL=1 $(BIN)/python -m pytest -p tests.record tests --timeout 1800
 

@@ -4,9 +4,11 @@ set -eu
 missing=""
 for pair in nginx:nginx-light haproxy:haproxy openssl:openssl curl:curl \
     redis-server:redis-server redis-sentinel:redis-sentinel redis-cli:redis-tools \
-    psql:postgresql pgbouncer:pgbouncer; do
+    psql:postgresql pgbouncer:pgbouncer slapd:slapd; do
     PATH="$PATH:/usr/sbin" command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
 done
+[ -e /usr/include/ldap.h ] || missing="$missing libldap2-dev"
+[ -e /usr/include/sasl/sasl.h ] || missing="$missing libsasl2-dev"
 ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || missing="$missing libfaketime"
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then

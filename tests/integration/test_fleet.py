@@ -549,7 +549,7 @@ def test_serve_refuses_a_database_without_a_schema_and_one_it_does_not_know(flee
     ]
     outputs = [process.communicate(timeout=60)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], outputs
-    assert "is 0005 already" in fastauth("migrate", data_dir=tmp_path / "m0", env=env).stdout
+    assert "is 0006 already" in fastauth("migrate", data_dir=tmp_path / "m0", env=env).stdout
     fleet.postgres.sql("UPDATE alembic_version SET version_num = '9999'", "fresh")
     assert "does not know" in refused(tmp_path, env)
 
@@ -567,7 +567,7 @@ def test_nodes_go_on_and_can_be_restarted_while_a_newer_version_expands_the_sche
             assert refreshed(node, again.json["refresh_token"]).status == 200
             assert granted(node)
     finally:
-        fleet.postgres.sql("UPDATE alembic_version SET version_num = '0005'; UPDATE schema_info SET revision = '0005'")
+        fleet.postgres.sql("UPDATE alembic_version SET version_num = '0006'; UPDATE schema_info SET revision = '0006'")
 
 
 # ------------------------------------------------------------------ a pooler in between

@@ -60,6 +60,7 @@ class CachedUsers:
         self._store = store
         self._by_sub: RowCache[User] = RowCache(clock)
         self._subs: RowCache[str] = RowCache(clock)
+        self._by_identity: RowCache[str] = RowCache(clock)
         self._slowest: RowCache[str | None] = RowCache(clock)
 
     async def find_by_name(self, name: str) -> User | None:
@@ -78,6 +79,23 @@ class CachedUsers:
             return user
         epoch = self._by_sub.epoch
         return self._keep(await self._store.find_by_sub(sub), epoch)
+
+    async def find_by_identity(self, source: str, subject: str) -> User | None:
+        """As ``UserStore``."""
+        key = f"{source}:{subject}"
+        sub = self._by_identity.get(key)
+        user = None if sub is None else self._by_sub.get(sub)
+        if user is not None:
+            return user
+        epoch = self._by_sub.epoch
+        user = self._keep(await self._store.find_by_identity(source, subject), epoch)
+        if user is not None:
+            self._by_identity.put(key, user.sub, self._by_identity.epoch)
+        return user
+
+    async def add(self, user: User, skeleton: str) -> None:
+        """As ``UserStore``."""
+        await self._store.add(user, skeleton)
 
     async def find_again(self, user: User) -> User | None:
         """The account of this name as it is in the database now."""

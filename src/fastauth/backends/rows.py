@@ -11,7 +11,9 @@ from fastauth.domain.users import User
 
 Row = Sequence[Any]
 
-USER: Final = "sub, name, password_hash, scope, disabled, credential_generation, created_at, updated_at"
+USER: Final = (
+    "sub, name, password_hash, scope, disabled, credential_generation, created_at, updated_at, source, subject"
+)
 NEW_USER: Final = f"{USER}, skeleton, hash_cost_us"
 CLIENT: Final = (
     "client_id, name, secret_hash, old_secret_hash, old_secret_until, grants, scope, introspect, disabled, "
@@ -19,14 +21,14 @@ CLIENT: Final = (
 )
 SESSION: Final = (
     "sid, sub, client_id, scope, auth_time, expires_at, ends_at, tokens_until, "
-    "token_hash, parent_hash, sealed_successor, rotated_at_ms, pace_us"
+    "token_hash, parent_hash, sealed_successor, claims, rotated_at_ms, pace_us"
 )
 KEY: Final = "kid, alg, public_jwk, wrapped_private, published_ms, activates_ms, removes_ms"
 
 
 def user_of(row: Row) -> User:
     """In: the columns ``USER``."""
-    sub, name, password_hash, scope, disabled, credential_generation, created_at_s, updated_at_s = row
+    sub, name, password_hash, scope, disabled, credential_generation, created_at_s, updated_at_s, source, subject = row
     return User(
         sub=sub,
         name=name,
@@ -36,6 +38,8 @@ def user_of(row: Row) -> User:
         credential_generation=credential_generation,
         created_at_s=created_at_s,
         updated_at_s=updated_at_s,
+        source=source,
+        subject=subject,
     )
 
 
@@ -50,8 +54,10 @@ def row_of_user(user: User, skeleton: str) -> tuple[object, ...]:
         user.credential_generation,
         user.created_at_s,
         user.updated_at_s,
+        user.source,
+        user.subject,
         skeleton,
-        cost_us(user.password_hash),
+        cost_us(user.password_hash) if user.password_hash else 0,
     )
 
 
@@ -94,7 +100,7 @@ def row_of_client(client: Client) -> tuple[object, ...]:
 def session_of(row: Row) -> Session:
     """In: the columns ``SESSION``."""
     sid, sub, client_id, scope, auth_time_s, expires_at_s, ends_at_s, tokens_until_s, *of_tokens = row
-    token_hash, parent_hash, sealed_successor, rotated_at_ms, pace_us = of_tokens
+    token_hash, parent_hash, sealed_successor, claims, rotated_at_ms, pace_us = of_tokens
     return Session(
         sid=sid,
         sub=sub,
@@ -107,6 +113,7 @@ def session_of(row: Row) -> Session:
         token_hash=token_hash,
         parent_hash=parent_hash,
         sealed_successor=sealed_successor,
+        claims=claims,
         rotated_at_ms=rotated_at_ms,
         pace_us=pace_us,
     )
@@ -126,6 +133,7 @@ def row_of_session(session: Session) -> tuple[object, ...]:
         session.token_hash,
         session.parent_hash,
         session.sealed_successor,
+        session.claims,
         session.rotated_at_ms,
         session.pace_us,
     )

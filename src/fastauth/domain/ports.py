@@ -31,6 +31,10 @@ class UserStore(Protocol):
 
     async def find_by_sub(self, sub: str) -> User | None: ...
 
+    async def find_by_identity(self, source: str, subject: str) -> User | None:
+        """The account of somebody whom an external source knows under this id."""
+        ...
+
     async def list_users(self, after: str, limit: int) -> Sequence[User]:
         """At most ``limit`` users in the order of their names, those behind the name ``after``."""
         ...
@@ -38,7 +42,7 @@ class UserStore(Protocol):
     async def count(self) -> int: ...
 
     async def add(self, user: User, skeleton: str) -> None:
-        """Raises Conflict when the name, or one that looks like it, is taken."""
+        """Raises Conflict when the name, or one that looks like it, or the identity is taken."""
         ...
 
     async def add_missing(self, users: Sequence[tuple[User, str]]) -> NotAdded:

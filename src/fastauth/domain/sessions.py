@@ -25,7 +25,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     ``scope`` is the most that its tokens may have; ``expires_at_s`` when it ends however busy it is, ``ends_at_s`` when
     it ends if nobody refreshes it before; ``tokens_until_s`` when the last of its access tokens expires. Of the newest
     refresh token and of its predecessor only hashes are kept, and for the grace the newest one sealed under the
-    predecessor. ``pace_us`` is the arrival time of the bucket (``core.gcra``) that limits how often it is refreshed.
+    predecessor. ``claims`` is the JSON of what an external source adds to the access tokens, ``pace_us`` the arrival
+    time of the bucket (``core.gcra``) that limits how often it is refreshed.
     Times since 1970 UTC.
     """
 
@@ -40,6 +41,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     token_hash: bytes
     parent_hash: bytes | None = None
     sealed_successor: bytes | None = None
+    claims: bytes | None = None
     rotated_at_ms: int = 0
     pace_us: int = 0
 
@@ -83,7 +85,13 @@ class SessionRules(msgspec.Struct, frozen=True, kw_only=True):
     per_family: Limit | None
 
     def begin(
-        self, sub: str, client_id: str, scope: str, now_s: int, random_bytes: RandomBytes
+        self,
+        sub: str,
+        client_id: str,
+        scope: str,
+        now_s: int,
+        random_bytes: RandomBytes,
+        claims: bytes | None = None,
     ) -> tuple[Session, RefreshToken]:
         """A new session of somebody who has just logged in, and its first refresh token."""
         token = RefreshToken.new(random_bytes)
@@ -98,6 +106,7 @@ class SessionRules(msgspec.Struct, frozen=True, kw_only=True):
             ends_at_s=min(now_s + self.idle_s, expires_at_s),
             tokens_until_s=min(now_s + self.access_ttl_s, expires_at_s),
             token_hash=token.hash,
+            claims=claims,
         )
         return session, token
 

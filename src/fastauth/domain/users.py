@@ -6,6 +6,7 @@ from functools import lru_cache
 import msgspec
 
 from fastauth.domain.errors import PasswordRefused, UserNameRefused
+from fastauth.domain.identity import LOCAL
 
 MAX_NAME_BYTES = 255
 MAX_PASSWORD_BYTES = 1024
@@ -17,8 +18,9 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
     """An account.
 
     ``sub`` is opaque and never reused, ``name`` canonical, ``scope`` None for the configured default,
-    ``credential_generation`` how often the password was replaced (what is bound to an earlier one is void), times in
-    seconds since 1970 UTC.
+    ``credential_generation`` how often the password was replaced (what is bound to an earlier one is void), ``source``
+    who checks the password and ``subject`` the id of the account there (of a local one None; others have no
+    ``password_hash``: it is empty), times in seconds since 1970 UTC.
     """
 
     sub: str
@@ -29,6 +31,8 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
     credential_generation: int = 0
     created_at_s: int
     updated_at_s: int
+    source: str = LOCAL
+    subject: str | None = None
 
     def __repr__(self) -> str:  # the hash never reaches a log or a traceback
         return f"User(sub={self.sub!r}, name={self.name!r}, disabled={self.disabled})"

@@ -7,11 +7,14 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from fastauth.domain.errors import FastauthError, InvalidCredentials, IssueFailed, UserNameRefused
+from fastauth.domain.identity import LOCAL, Identity
 from fastauth.domain.refresh_tokens import RefreshToken
 from fastauth.domain.sessions import Session
 from fastauth.domain.users import User, canonical_name
 from fastauth.endpoints.bodies import check_json_content_type, decode_json
+from fastauth.endpoints.errors import ClientLeft
 from fastauth.endpoints.http import JSON, NO_STORE, Headers, Request, Response
+from fastauth.endpoints.identity import ExternalAccounts, IdentityChain
 from fastauth.endpoints.login_limits import DEVICE_COOKIE, DEVICE_HEADER, LoginLimits, presented_device
 from fastauth.endpoints.openapi import Operation
 from fastauth.endpoints.session_starter import SessionStarter
@@ -86,6 +89,14 @@ class _Login(msgspec.Struct):
         return "_Login(...)"
 
 
+class ExternalLogins(msgspec.Struct, frozen=True):
+    """Logins that somebody else decides: who is asked, whose account it is here, and where their tokens are signed."""
+
+    chain: IdentityChain
+    accounts: ExternalAccounts
+    signatures: Pool
+
+
 OPERATION: Final = Operation(
     summary="Log in: a name and a password for an access token and a refresh token",
     body=Credentials,
@@ -98,7 +109,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class LoginEndpoint:
-    """Checks credentials against the own database, starts a session and issues its first tokens."""
+    """Checks credentials, starts a session and issues its first tokens."""
 
     def __init__(
         self,
@@ -110,7 +121,9 @@ class LoginEndpoint:
         clock: Callable[[], float],
         log: Log,
         limits: LoginLimits,
+        external: ExternalLogins | None = None,
     ) -> None:
+        """In: ``external`` None when the own database decides alone."""
         self._users = users
         self._hasher = hasher
         self._pool = pool
@@ -119,6 +132,7 @@ class LoginEndpoint:
         self._clock = clock
         self._log = log
         self._limits = limits
+        self._external = external
         self._background: set[asyncio.Task[None]] = set()
 
     async def __call__(self, request: Request) -> Response:
@@ -133,9 +147,9 @@ class LoginEndpoint:
         attempt = await self._limits.reserve(credentials.username, name, device)
         failed = False
         try:
-            login = await self._log_in(name, credentials.password)
+            login = await self._log_in(request, name, credentials.password)
             failed = login is None
-        except asyncio.CancelledError:  # whoever hangs up before the answer has guessed all the same
+        except (asyncio.CancelledError, ClientLeft):  # whoever hangs up before the answer has guessed all the same
             failed = True
             raise
         finally:  # trouble of our own costs the account nothing
@@ -147,11 +161,29 @@ class LoginEndpoint:
         granted = Granted(login.access.text, "Bearer", login.access.ttl_s, login.refresh.text)
         return Response(200, (JSON, NO_STORE, *self._remember_device(request, login.user)), _encode(granted))
 
-    async def _log_in(self, name: str | None, password: str) -> "_Login | None":
-        """A session that is stored, None for a refusal. The row may come from a cache, and be outdated: it is believed
-        only when it admits and the session can be stored, and looked at again in the database otherwise.
-        """
+    async def _log_in(self, request: Request, name: str | None, password: str) -> "_Login | None":
+        """A session that is stored, None for a refusal."""
         user = await self._find(name)
+        if self._external is not None and name is not None and not self._external.chain.is_local(name, user):
+            verdict = await request.while_connected(self._external.chain.ask(name, password, user))
+            if isinstance(verdict, Identity):
+                return await self._log_in_as(self._external, verdict, name)
+            if verdict == "refused":
+                return None
+        return await self._log_in_here(user, password)
+
+    async def _log_in_as(self, external: ExternalLogins, identity: Identity, name: str) -> "_Login | None":
+        """Somebody whose password a source has found right; the account here may be disabled all the same."""
+        user = await external.accounts.find(identity, name)
+        if user is None or user.disabled:
+            return None
+        login = await external.signatures.run(lambda: self._sign(user, identity))
+        return login if login is not None and await self._sessions.save(login.session, user) else None
+
+    async def _log_in_here(self, user: User | None, password: str) -> "_Login | None":
+        """The own database decides. The row may come from a cache, and be outdated: it is believed only when it admits
+        and the session can be stored, and looked at again in the database otherwise.
+        """
         login = await self._try(user, password)
         if login is not None or user is None:
             return login
@@ -185,19 +217,22 @@ class LoginEndpoint:
 
     def _check_and_sign(self, password: str, user: User | None, slowest_scheme: str | None) -> "_Login | None":
         """In a hash thread: both the hash and the signature release the GIL, so they share one hand-over."""
-        stored_hash = None if user is None else user.password_hash
+        stored_hash = user.password_hash if user is not None and user.source == LOCAL else None
         is_right = stored_hash is not None and self._hasher.check(password, stored_hash)
         if not is_right or user is None or user.disabled:
             for decoy in self._hasher.decoys(slowest_scheme, stored_hash):  # every refusal does the same work
                 self._hasher.check(password, decoy)
             return None
+        return self._sign(user, None, self._rehash(password, user))
+
+    def _sign(self, user: User, identity: Identity | None, new_hash: str | None = None) -> "_Login":
         now_s = int(self._clock())
-        session, refresh = self._sessions.begin(user, now_s)
+        session, refresh = self._sessions.begin(user, now_s, identity)
         try:
             access = self._issuer.issue_user_token(session, user.name, session.scope, now_s)
         except Exception as error:
             raise IssueFailed(f"no token could be made: {type(error).__name__}") from error
-        return _Login(user, session, access, refresh, self._rehash(password, user))
+        return _Login(user, session, access, refresh, new_hash)
 
     def _rehash(self, password: str, user: User) -> str | None:
         if not self._hasher.needs_rehash(password, user.password_hash):

@@ -89,3 +89,9 @@ class UnsupportedGrantType(FastauthError):
     """A grant that this server does not have (RFC 6749 section 5.2)."""
 
     code = "unsupported_grant_type"
+
+
+class ClientLeft(FastauthError):
+    """Whoever asked closed the connection before there was an answer."""
+
+    code = "client_left"

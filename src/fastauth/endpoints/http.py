@@ -1,9 +1,11 @@
 """A request and a response as the endpoints see them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Coroutine, Mapping
+from typing import Any, Final, TypeVar
 from urllib.parse import quote_from_bytes
+
+T = TypeVar("T")
 
 MAX_BODY_BYTES: Final = 64 * 1024
 
@@ -37,6 +39,10 @@ class Request(ABC):
     @abstractmethod
     async def read_body(self) -> bytes:
         """The whole body. Raises the errors of ``endpoints/errors.py``: too large, too slow, broken off."""
+
+    async def while_connected(self, work: Coroutine[Any, Any, T]) -> T:
+        """The outcome of ``work``, which is cancelled when the client leaves. Raises ClientLeft."""
+        return await work
 
 
 class Response:

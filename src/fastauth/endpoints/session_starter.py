@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from fastauth.domain.clients import BUILT_IN_CLIENT
+from fastauth.domain.identity import Identity
 from fastauth.domain.ports import SessionStore
 from fastauth.domain.refresh_tokens import RefreshToken
 from fastauth.domain.sessions import Session, SessionRules
@@ -21,10 +22,13 @@ class SessionStarter:
         self._default_scope = default_scope
         self._random_bytes = random_bytes
 
-    def begin(self, user: User, now_s: int) -> tuple[Session, RefreshToken]:
-        """A session that is not stored yet, and its first refresh token."""
-        scope = user.scope or self._default_scope
-        return self._rules.begin(user.sub, BUILT_IN_CLIENT, scope, now_s, self._random_bytes)
+    def begin(self, user: User, now_s: int, identity: Identity | None = None) -> tuple[Session, RefreshToken]:
+        """A session that is not stored yet, and its first refresh token. In: what an external source says of him."""
+        scope, claims = user.scope or self._default_scope, None
+        if identity is not None:
+            scope = " ".join(dict.fromkeys((*scope.split(), *identity.scopes)))
+            claims = identity.claims
+        return self._rules.begin(user.sub, BUILT_IN_CLIENT, scope, now_s, self._random_bytes, claims)
 
     async def save(self, session: Session, user: User) -> bool:
         """False when the user is gone, disabled, or has another password since the row that was checked.

@@ -127,6 +127,7 @@ class Issuer:
                 preferred_username=username,
             ),
             ttl_s,
+            session.claims,
         )
 
     def issue_client_token(self, client_id: str, scope: str | None, now_s: int) -> IssuedToken:
@@ -146,9 +147,13 @@ class Issuer:
             ttl_s,
         )
 
-    def _issue(self, claims: _AccessTokenClaims, ttl_s: int) -> IssuedToken:
+    def _issue(self, claims: _AccessTokenClaims, ttl_s: int, more: bytes | None = None) -> IssuedToken:
+        """In: further claims, a JSON object that is not empty and has none of ours."""
         header, key = self._signing
-        signed = header + base64url.encode(_encode(claims))
+        payload = _encode(claims)
+        if more is not None:
+            payload = payload[:-1] + b"," + more[1:]
+        signed = header + base64url.encode(payload)
         return IssuedToken((signed + b"." + base64url.encode(key.sign(signed))).decode(), ttl_s)
 
     def _jitter(self) -> int:

@@ -14,6 +14,7 @@ from fastauth.backends.passwords import EXPECTED_HASH_S, PasswordHasher
 from fastauth.backends.work_pool import WorkPool, threads_per_worker
 from fastauth.domain.clients import PURPOSE as CLIENT_SECRETS
 from fastauth.domain.clients import ClientSecrets
+from fastauth.domain.identity import LOCAL, parse_chain, parse_routes
 from fastauth.domain.sessions import SessionRules
 from fastauth.endpoints import (
     auth,
@@ -28,13 +29,14 @@ from fastauth.endpoints import (
     token,
     verify,
 )
-from fastauth.endpoints.auth import LoginEndpoint
+from fastauth.endpoints.auth import ExternalLogins, LoginEndpoint
 from fastauth.endpoints.client_authentication import ClientAuthentication
 from fastauth.endpoints.documents import CachedDocument
 from fastauth.endpoints.grants import Grant
 from fastauth.endpoints.grants.client_credentials import ClientCredentialsGrant
 from fastauth.endpoints.grants.refresh_token import RefreshTokenGrant
 from fastauth.endpoints.health import ReadyEndpoint, livez
+from fastauth.endpoints.identity import ExternalAccounts, IdentityChain
 from fastauth.endpoints.introspect import IntrospectEndpoint
 from fastauth.endpoints.jwks import JwksEndpoint
 from fastauth.endpoints.logout import LogoutEndpoint
@@ -49,6 +51,7 @@ from fastauth.jose.keyring import KeyRing
 from fastauth.server.asgi import AsgiApp, Route, Router
 from fastauth.server.bootstrap import load_master_key, open_signing_keys
 from fastauth.server.counters import Counters
+from fastauth.server.dependencies import Dependencies
 from fastauth.server.housekeeping import Housekeeping
 from fastauth.server.limiting import Limiting
 from fastauth.server.revocation_feed import RevocationFeed
@@ -73,6 +76,7 @@ class Service:
         pools: Sequence[WorkPool],
         limiting: Limiting,
         storage: Storage,
+        dependencies: Dependencies,
         following: Sequence[Coroutine[Any, Any, None]],
     ) -> None:
         """In: ``following`` runs for as long as the service does."""
@@ -80,6 +84,7 @@ class Service:
         self._pools = pools
         self._limiting = limiting
         self._storage = storage
+        self._dependencies = dependencies
         self._following = [asyncio.get_running_loop().create_task(work) for work in following]
 
     async def close(self) -> None:
@@ -89,6 +94,7 @@ class Service:
         for task in self._following:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        await self._dependencies.close()
         for pool in self._pools:
             pool.close()
         await self._limiting.close()
@@ -107,21 +113,29 @@ def create_app(settings: Settings | None = None) -> AsgiApp:
 
 async def compose(settings: Settings, counters: Counters, is_draining: Callable[[], bool]) -> Service:
     """Wire one process. Raises what ``bootstrap`` raises, and TableRefused."""
-    storage = await open_storage(settings)
+    dependencies = Dependencies(settings, counters)
+    postgres = dependencies.of_database() if settings.sqlite_path is None else None
+    storage = await open_storage(settings, breaker=postgres)
     limiting = None
     try:
         limiting = Limiting(settings, counters)
         await limiting.open()
-        return await _compose_on(storage, limiting, settings, counters, is_draining)
+        return await _compose_on(storage, limiting, dependencies, settings, counters, is_draining)
     except BaseException:
         if limiting is not None:
             await limiting.close()
+        await dependencies.close()
         await storage.close()
         raise
 
 
 async def _compose_on(
-    storage: Storage, limiting: Limiting, settings: Settings, counters: Counters, is_draining: Callable[[], bool]
+    storage: Storage,
+    limiting: Limiting,
+    dependencies: Dependencies,
+    settings: Settings,
+    counters: Counters,
+    is_draining: Callable[[], bool],
 ) -> Service:
     signing_keys = open_signing_keys(settings, storage)
     ring = await signing_keys.load()
@@ -130,12 +144,18 @@ async def _compose_on(
 
     users, clients = CachedUsers(storage.users), CachedClients(storage.clients)
     revocations = Revocations()
-    feed = RevocationFeed(storage.bus, revocations, users.forget, clients.forget)
+
+    def forget_user(sub: str) -> None:
+        users.forget(sub)
+        dependencies.forget_users()
+
+    feed = RevocationFeed(storage.bus, revocations, forget_user, clients.forget)
     await feed.catch_up()  # before the first token is looked at
 
     threads = threads_per_worker(settings.workers)
     hashing = WorkPool(threads, EXPECTED_HASH_S, name="hash")
     signatures = WorkPool(threads, _EXPECTED_SIGNATURE_S, _WAITING_SIGNATURES, name="sign")
+    dependencies.open_sources(hashing)
     issuer = Issuer(ring.active, settings.issuer_url, settings.tokens, secrets.token_bytes)
     verifier = Verifier.from_keys(ring.verifying, settings.issuer_url, settings.audience, revocations=revocations)
     published_keys = JwksEndpoint(ring, settings.tokens.jwks_max_age_s)
@@ -149,7 +169,8 @@ async def _compose_on(
     rules = _session_rules(settings)
     starter = SessionStarter(storage.sessions, rules, settings.tokens.user_scope, random_bytes)
     limits, hasher = limiting.for_login(master_key), PasswordHasher(settings.passwords)
-    login = LoginEndpoint(users, hasher, hashing, starter, issuer, clock, log, limits)
+    external = _external_logins(settings, dependencies, users, signatures)
+    login = LoginEndpoint(users, hasher, hashing, starter, issuer, clock, log, limits, external)
 
     authentication = ClientAuthentication(clients, ClientSecrets(master_key.derive(CLIENT_SECRETS)), clock)
     grants: list[Grant[Any]] = [
@@ -178,7 +199,8 @@ async def _compose_on(
         return settings.max_stale_s is not None and feed.staleness_s() > settings.max_stale_s
 
     def missing() -> list[str]:
-        return [*limiting.missing(), *(["database"] if feed.staleness_s() > _DATABASE_MISSED_S else [])]
+        stale = ["database"] if feed.staleness_s() > _DATABASE_MISSED_S else []
+        return list(dict.fromkeys([*limiting.missing(), *stale, *dependencies.missing()]))
 
     ready, metrics = ReadyEndpoint(is_draining, is_stale, missing, readers), MetricsEndpoint(readers, counters.render)
 
@@ -203,8 +225,22 @@ async def _compose_on(
         (hashing, signatures),
         limiting,
         storage,
+        dependencies,
         (signing_keys.follow(use_ring), feed.follow(), housekeeping.run()),
     )
+
+
+def _external_logins(
+    settings: Settings, dependencies: Dependencies, users: CachedUsers, signatures: WorkPool
+) -> ExternalLogins | None:
+    """None when the own database decides every login."""
+    identity = settings.identity
+    order = parse_chain(identity.chain)
+    if order == (LOCAL,):
+        return None
+    chain = IdentityChain(order, dependencies.sources, parse_routes(identity.routes, order), identity.deadline_s)
+    accounts = ExternalAccounts(users, get_log(), secrets.token_bytes, time.time, provisions=identity.provision)
+    return ExternalLogins(chain, accounts, signatures)
 
 
 def _session_rules(settings: Settings) -> SessionRules:

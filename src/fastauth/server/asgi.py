@@ -3,8 +3,8 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from typing import Any, Final, Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping
+from typing import Any, Final, Protocol, TypeVar
 
 from fastauth.domain.errors import FastauthError, Overloaded, Unavailable
 from fastauth.endpoints.errors import (
@@ -12,6 +12,7 @@ from fastauth.endpoints.errors import (
     BodyAborted,
     BodyTimeout,
     BodyTooLarge,
+    ClientLeft,
     MethodNotAllowed,
     PathNotFound,
 )
@@ -20,6 +21,7 @@ from fastauth.endpoints.openapi import Operation
 from fastauth.endpoints.problems import oauth_response, problem_response
 from fastauth.server.telemetry import get_log, where
 
+T = TypeVar("T")
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -173,6 +175,30 @@ class AsgiRequest(Request):
         finally:
             deadline.end()
             self._bodies.release(size)
+
+    async def while_connected(self, work: Coroutine[Any, Any, T]) -> T:
+        loop = asyncio.get_running_loop()
+        task, leaving = loop.create_task(work), loop.create_task(self._left())
+        try:
+            await asyncio.wait((task, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise ClientLeft
+            return task.result()
+        finally:
+            leaving.cancel()
+            if not task.done():
+                task.cancel()
+                task.add_done_callback(_forget)
+
+    async def _left(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+
+def _forget(task: "asyncio.Task[Any]") -> None:
+    """What became of it is nobody's business any more."""
+    if not task.cancelled():
+        task.exception()
 
 
 class BodyDeadline:

@@ -16,6 +16,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.registry import Collector
 
 from fastauth import core
+from fastauth.domain.breaker import State
 from fastauth.endpoints.rate_limit import OUTCOMES
 
 LIMITS: Final = (
@@ -30,12 +31,19 @@ LIMITS: Final = (
 )
 REDIS_LOST: Final = "lost"
 REDIS_BACK: Final = "back"
+DEPENDENCIES: Final = ("database", "http", "ldap")
+STATES: Final[tuple[State, ...]] = ("closed", "half_open", "open")
 
 # The place of each counter.
 _PLACES: Final = {
     place: index
     for index, place in enumerate(
-        [*((limit, outcome) for limit in LIMITS for outcome in OUTCOMES), ("redis", REDIS_LOST), ("redis", REDIS_BACK)]
+        [
+            *((limit, outcome) for limit in LIMITS for outcome in OUTCOMES),
+            ("redis", REDIS_LOST),
+            ("redis", REDIS_BACK),
+            *((f"breaker {dependency}", state) for dependency in DEPENDENCIES for state in STATES),
+        ]
     )
 }
 _SIZE: Final = mmap.PAGESIZE
@@ -55,6 +63,7 @@ class Counters(Collector):
         self._cells = core.SharedCounters(self._memory, descriptor)
         self.evictions: Callable[[], int] = lambda: 0  # the bucket table counts them
         self.staleness_s: Callable[[], float] = lambda: 0.0
+        self.breakers: Callable[[], dict[str, State]] = dict  # of the worker that answers
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -74,6 +83,10 @@ class Counters(Collector):
         lost, back = partial(add, _PLACES["redis", REDIS_LOST]), partial(add, _PLACES["redis", REDIS_BACK])
         return lambda is_up: back() if is_up else lost()
 
+    def count_breaker(self, dependency: str, state: State) -> None:
+        """A circuit has changed to this state."""
+        self._cells.add(_PLACES[f"breaker {dependency}", state])
+
     def read(self, family: str, outcome: str) -> int:
         """One counter, all workers together."""
         return self._cells.read(_PLACES[family, outcome])
@@ -86,13 +99,29 @@ class Counters(Collector):
         redis = CounterMetricFamily(
             "fastauth_redis_changes", "How often workers lost Redis and had it back.", labels=["change"]
         )
+        changes = CounterMetricFamily(
+            "fastauth_breaker_changes",
+            "How often circuits of workers came into a state.",
+            labels=["dependency", "state"],
+        )
         for (family, outcome), place in _PLACES.items():
-            if family == "redis":
+            if family.startswith("breaker "):
+                changes.add_metric([family.removeprefix("breaker "), outcome], self._cells.read(place))
+            elif family == "redis":
                 redis.add_metric([outcome], self._cells.read(place))
             else:
                 decisions.add_metric([family, outcome], self._cells.read(place))
         yield decisions
         yield redis
+        yield changes
+        states = GaugeMetricFamily(
+            "fastauth_breaker_state",
+            "The circuits of the worker that answers: 0 closed, 1 half open, 2 open.",
+            labels=["dependency"],
+        )
+        for dependency, state in self.breakers().items():
+            states.add_metric([dependency], STATES.index(state))
+        yield states
         yield CounterMetricFamily(
             "fastauth_bucket_evictions", "Buckets that were not full and had to make room.", value=self.evictions()
         )

@@ -1,7 +1,7 @@
 """Configuration: composes the settings of every module from ``fastauth.toml`` < environment < flags.
 
 Each section is a frozen Struct that stands beside the module it configures; this module reads, converts and reports
-every problem at once. The sections of features that are still to come stand here until their module exists.
+every problem at once.
 """
 
 import difflib
@@ -16,8 +16,11 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from fastauth.backends.identity import IdentitySettings
+from fastauth.backends.identity import check_settings as check_identity
 from fastauth.backends.passwords import PasswordSettings
 from fastauth.backends.postgres import DatabaseRefused, DatabaseSettings, check_url, is_postgres
+from fastauth.domain.breaker import BreakerRules
 from fastauth.domain.errors import FastauthError, MasterKeyRefused, ScopeRefused
 from fastauth.domain.hosts import is_loopback
 from fastauth.domain.limits import Limit, LimitRefused
@@ -64,15 +67,6 @@ class ProxySettings(_Section, frozen=True, kw_only=True):
     header: Literal["x-forwarded-for", "forwarded"] = "x-forwarded-for"
 
 
-class IdentitySettings(_Section, frozen=True, kw_only=True):
-    """``[identity]``: who checks a password."""
-
-    chain: Text = "local"
-    http_url: Text | None = None
-    http_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=60)] = 2.0
-    http_claims: Text | None = None
-
-
 class MetricsSettings(_Section, frozen=True, kw_only=True):
     """``[metrics]``: who may read them."""
 
@@ -107,6 +101,7 @@ class Settings(_Section, frozen=True, kw_only=True):
     limits: LimitSettings = LimitSettings()
     proxy: ProxySettings = ProxySettings()
     identity: IdentitySettings = IdentitySettings()
+    breaker: BreakerRules = BreakerRules()
     metrics: MetricsSettings = MetricsSettings()
     revocation: RevocationSettings = RevocationSettings()
 
@@ -184,15 +179,8 @@ class SettingsRefused(FastauthError):
 
 
 # Each of these also has a twin whose name ends in _FILE (in TOML: _file) and names a file that holds it.
-SECRETS: Final = frozenset({"master_key", "database_url", "redis_url"})
-# A key of a feature that is still to come takes only its default and "off".
-NOT_BUILT: Final = frozenset(
-    {
-        "identity.chain",
-        "identity.http_url",
-        "identity.http_timeout_s",
-        "identity.http_claims",
-    }
+SECRETS: Final = frozenset(
+    {"master_key", "database_url", "redis_url", "identity.http_bearer", "identity.ldap_bind_password"}
 )
 # Those of ``[limits]`` that are limits.
 LIMITS: Final = (
@@ -341,11 +329,6 @@ def _convert_one(
     if key not in values:
         return
     value, source = values[key]
-    if key in NOT_BUILT:  # whatever is accepted has no effect yet, so the default stays
-        if value != "off" and not _is_default(value, field):
-            only = "off" if field.default is None else f"{field.default} or off"
-            problems.append(f"{source}: {key}: this version does not have the feature yet; leave it out, or say {only}")
-        return
     try:
         # Text from the environment stands for numbers and booleans; TOML has types of its own.
         into[field.name] = msgspec.convert(value, field.type, strict=not source.startswith((_PREFIX, "--")))
@@ -354,13 +337,6 @@ def _convert_one(
         if get_origin(field.type) is Literal:
             reason = f"must be one of {', '.join(get_args(field.type))}"
         problems.append(f"{source}: {key}: {reason}")
-
-
-def _is_default(value: object, field: msgspec.structs.FieldInfo) -> bool:
-    try:
-        return bool(msgspec.convert(value, field.type, strict=False) == field.default)
-    except msgspec.ValidationError:
-        return False
 
 
 def _check(settings: Settings) -> Iterator[str]:
@@ -372,6 +348,7 @@ def _check(settings: Settings) -> Iterator[str]:
     yield from _check_tls(settings.tls)
     yield from _check_limits(settings)
     yield from _check_database(settings)
+    yield from check_identity(settings.identity, allow_insecure=settings.allow_insecure)
     if "\0" in settings.data_dir:
         yield "data_dir: not a path"
     if settings.passwords.profile == "cheapest-for-tests" and not settings.allow_insecure:

@@ -13,6 +13,7 @@ from fastauth.backends.sqlite.leases import SqliteLeaseStore
 from fastauth.backends.sqlite.news import SqliteRevocationBus
 from fastauth.backends.sqlite.sessions import SqliteSessionStore
 from fastauth.backends.sqlite.users import SqliteUserStore
+from fastauth.breaker import CircuitBreaker
 from fastauth.domain.errors import FastauthError, SchemaRefused
 from fastauth.domain.ports import ClientStore, KeyStore, LeaseStore, RevocationBus, SessionStore, UserStore
 from fastauth.server.settings import Settings
@@ -108,15 +109,17 @@ async def open_existing_storage(settings: Settings) -> Storage:
     return await open_storage(settings, is_command=True)
 
 
-async def open_storage(settings: Settings, *, is_command: bool = False) -> Storage:
+async def open_storage(
+    settings: Settings, *, is_command: bool = False, breaker: CircuitBreaker | None = None
+) -> Storage:
     """Open the database. An embedded one is made if need be and brought to the newest schema first; PostgreSQL is
-    migrated by ``fastauth migrate`` alone. In: whether a person waits, and not a request.
+    migrated by ``fastauth migrate`` alone. In: whether a person waits, and not a request; what guards PostgreSQL.
 
     Raises Unavailable, SchemaRefused or StartRefused.
     """
     prepare_data_dir(settings)
     if settings.sqlite_path is None:
-        return await _open_postgres(settings, is_command=is_command)
+        return await _open_postgres(settings, is_command=is_command, breaker=breaker)
     path = settings.sqlite_path
     try:  # before SQLite does: its WAL and shared memory get the mode that the file has
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
@@ -127,7 +130,9 @@ async def open_storage(settings: Settings, *, is_command: bool = False) -> Stora
     return on_sqlite(Database(path))
 
 
-async def connect_postgres(settings: Settings, *, is_command: bool) -> "PostgresDatabase":
+async def connect_postgres(
+    settings: Settings, *, is_command: bool, breaker: CircuitBreaker | None = None
+) -> "PostgresDatabase":
     """A pool on the database of the settings, whatever its schema is. Raises Unavailable."""
     from fastauth.backends.postgres.database import Database as PostgresDatabase
 
@@ -138,13 +143,13 @@ async def connect_postgres(settings: Settings, *, is_command: bool) -> "Postgres
             prepared_statements=options.prepared_statements,
             pgbouncer=options.pgbouncer,
         )
-    database = PostgresDatabase(settings.database_url or "", options)
+    database = PostgresDatabase(settings.database_url or "", options, breaker)
     await database.open(CONNECT_PATIENCE_S)
     return database
 
 
-async def _open_postgres(settings: Settings, *, is_command: bool) -> Storage:
-    database = await connect_postgres(settings, is_command=is_command)
+async def _open_postgres(settings: Settings, *, is_command: bool, breaker: CircuitBreaker | None) -> Storage:
+    database = await connect_postgres(settings, is_command=is_command, breaker=breaker)
     try:
         revision = await postgres_revision(database)
         if not is_usable(revision):

@@ -19,8 +19,8 @@ from fastauth.domain.errors import SchemaRefused, Unavailable
 if TYPE_CHECKING:
     from fastauth.backends.postgres.database import Database
 
-HEAD: Final = "0005"
-KNOWN: Final = frozenset({"0001", "0002", "0003", "0004", HEAD})
+HEAD: Final = "0006"
+KNOWN: Final = frozenset({"0001", "0002", "0003", "0004", "0005", HEAD})
 
 # Of this very revision: what changes the one without the other is not a migration of ours.
 _WORKS_SINCE: Final = (

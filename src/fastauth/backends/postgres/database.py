@@ -14,6 +14,7 @@ import asyncpg
 
 from fastauth.backends.postgres import DatabaseSettings
 from fastauth.backends.rows import Row
+from fastauth.breaker import CircuitBreaker, TooManyCalls
 from fastauth.domain.errors import Conflict, FastauthError, Unavailable
 
 if TYPE_CHECKING:
@@ -33,6 +34,11 @@ _LOST: Final = (
     asyncpg.CrashShutdownError,
     ConnectionError,
 )
+_DOWN: Final = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,  # shutting down, starting up, and the statement timeout
+    asyncpg.TooManyConnectionsError,
+)
 _FAILURES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 
 
@@ -49,12 +55,26 @@ def as_domain_error(error: BaseException) -> FastauthError:
     return Unavailable("database", " ".join(text.split())[:200])
 
 
+def has_failed(error: Exception) -> bool:
+    """Whether an error of ``Database`` says that the database is down, and not that it could not do just this."""
+    cause = error.__cause__
+    if isinstance(cause, asyncpg.PostgresError):
+        return isinstance(cause, _DOWN)
+    return (
+        isinstance(error, Unavailable)
+        and not isinstance(error, TooManyCalls)
+        and not isinstance(cause, asyncpg.DataError)
+    )
+
+
 class Database:
     """The pool of one process; it belongs to the event loop in which it was opened."""
 
-    def __init__(self, url: str, settings: DatabaseSettings) -> None:
+    def __init__(self, url: str, settings: DatabaseSettings, breaker: CircuitBreaker | None = None) -> None:
+        """In: what stops asking a database that has failed; None for a command, which a person repeats."""
         self.url = url
         self.settings = settings
+        self._breaker = breaker
         self._overdue_s = settings.statement_timeout_s + _OVERDUE_S
         self._pool: asyncpg.Pool | None = None
 
@@ -136,19 +156,30 @@ class Database:
     async def _run(self, job: Job[T], *, is_repeatable: bool = False) -> T:
         if self._pool is None:
             raise Unavailable("database", "it is closed")
+        if self._breaker is None:
+            return await self._answer(self._pool, job, is_repeatable)
+        pool = self._pool
+        return await self._breaker.call(lambda: self._answer(pool, job, is_repeatable), has_failed)
+
+    async def _answer(self, pool: "asyncpg.Pool", job: Job[T], is_repeatable: bool) -> T:
         started_s = time.monotonic()
         try:
-            return await self._try(self._pool, job)
+            return await self._try(pool, job)
         except _FAILURES as error:
             if not (is_repeatable and isinstance(error, _LOST)) or time.monotonic() - started_s >= self._overdue_s / 2:
                 raise as_domain_error(error) from error
         try:
-            return await self._try(self._pool, job)
+            return await self._try(pool, job)
         except _FAILURES as error:
             raise as_domain_error(error) from error
 
     async def _try(self, pool: "asyncpg.Pool", job: Job[T]) -> T:
-        connection = await pool.acquire(timeout=self.settings.acquire_timeout_s)
+        try:
+            connection = await pool.acquire(timeout=self.settings.acquire_timeout_s)
+        except TimeoutError:
+            if pool.get_idle_size() == 0 and pool.get_size() >= self.settings.pool_size:
+                raise TooManyCalls("database", "every connection was in use for too long") from None
+            raise
         # To cancel a statement the driver would open another connection, which a frozen server does not answer either.
         timer = asyncio.get_running_loop().call_later(self._overdue_s, connection.terminate)
         try:

@@ -24,8 +24,8 @@ _TIMELESS: Final = SESSION.removesuffix(", rotated_at_ms, pace_us")
 # changes the user waits for this one and then sees its session.
 ADD: Final = (
     f"INSERT INTO sessions ({SESSION}) "  # noqa: S608 - constants only
-    "SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 0, 0 FROM users "
-    "WHERE sub = $2 AND NOT disabled AND credential_generation = $12 FOR SHARE"
+    "SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 0, 0 FROM users "
+    "WHERE sub = $2 AND NOT disabled AND credential_generation = $13 FOR SHARE"
 )
 FIND: Final = (
     f"SELECT {_TIMELESS}, CASE WHEN rotated_at_ms <> 0 THEN {_NOW_MS} - rotated_at_ms END, "  # noqa: S608 - constants only

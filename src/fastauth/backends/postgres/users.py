@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 FIND_BY_NAME: Final = f"SELECT {USER} FROM users WHERE name = $1"  # noqa: S608 - constants only
 FIND_BY_SUB: Final = f"SELECT {USER} FROM users WHERE sub = $1"  # noqa: S608 - constants only
+_FIND_BY_IDENTITY: Final = f"SELECT {USER} FROM users WHERE source = $1 AND subject = $2"  # noqa: S608 - constants only
 _EXISTS: Final = "SELECT 1 FROM users WHERE name = $1"
 LIST: Final = f"SELECT {USER} FROM users WHERE name > $1 ORDER BY name LIMIT $2"  # noqa: S608 - constants only
-_INSERT: Final = f"INSERT INTO users ({NEW_USER}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"  # noqa: S608 - constants only
+_INSERT: Final = f"INSERT INTO users ({NEW_USER}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"  # noqa: S608 - constants only
 _INSERT_MISSING: Final = f"{_INSERT} ON CONFLICT DO NOTHING"
 _SET_HASH: Final = (
     "UPDATE users SET password_hash = $1, hash_cost_us = $2, updated_at = $3, "
@@ -45,6 +46,10 @@ class PostgresUserStore:
 
     async def find_by_sub(self, sub: str) -> User | None:
         row = await self._database.find(FIND_BY_SUB, sub)
+        return None if row is None else user_of(row)
+
+    async def find_by_identity(self, source: str, subject: str) -> User | None:
+        row = await self._database.find(_FIND_BY_IDENTITY, source, subject)
         return None if row is None else user_of(row)
 
     async def list_users(self, after: str, limit: int) -> Sequence[User]:

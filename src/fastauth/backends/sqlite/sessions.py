@@ -10,7 +10,7 @@ from fastauth.domain.sessions import Session
 
 # Of the same moment: a user who was disabled, or got another password, since the login began gets no session.
 ADD: Final = (
-    f"INSERT INTO sessions ({SESSION}) SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? "  # noqa: S608 - constants only
+    f"INSERT INTO sessions ({SESSION}) SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? "  # noqa: S608 - constants only
     "FROM users WHERE sub = ? AND NOT disabled AND credential_generation = ?"
 )
 FIND: Final = f"SELECT {SESSION} FROM sessions WHERE sid = ?"  # noqa: S608 - constants only

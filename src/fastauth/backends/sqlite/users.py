@@ -14,9 +14,10 @@ from fastauth.domain.users import User
 
 _FIND_BY_NAME = f"SELECT {USER} FROM users WHERE name = ?"  # noqa: S608 - constants only
 _FIND_BY_SUB = f"SELECT {USER} FROM users WHERE sub = ?"  # noqa: S608 - constants only
+_FIND_BY_IDENTITY = f"SELECT {USER} FROM users WHERE source = ? AND subject = ?"  # noqa: S608 - constants only
 _EXISTS = "SELECT 1 FROM users WHERE name = ?"
 _LIST = f"SELECT {USER} FROM users WHERE name > ? ORDER BY name LIMIT ?"  # noqa: S608 - constants only
-_INSERT = f"INSERT INTO users ({NEW_USER}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants only
+_INSERT = f"INSERT INTO users ({NEW_USER}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants only
 _INSERT_MISSING = f"{_INSERT} ON CONFLICT DO NOTHING"
 _SET_HASH = (
     "UPDATE users SET password_hash = ?, hash_cost_us = ?, updated_at = ?, "
@@ -42,6 +43,10 @@ class SqliteUserStore:
 
     async def find_by_sub(self, sub: str) -> User | None:
         rows = self._database.read(_FIND_BY_SUB, (sub,))
+        return user_of(rows[0]) if rows else None
+
+    async def find_by_identity(self, source: str, subject: str) -> User | None:
+        rows = self._database.read(_FIND_BY_IDENTITY, (source, subject))
         return user_of(rows[0]) if rows else None
 
     async def list_users(self, after: str, limit: int) -> Sequence[User]:
