@@ -1,4 +1,4 @@
-"""Calls to a dependency, guarded: the breaker of ``domain/breaker.py`` around awaitables, and a bound on how many at once.
+"""Calls to a dependency, guarded: the breaker of ``domain/breaker.py`` around them, and a bound on how many at once.
 
 ``CircuitBreaker`` says at once that a dependency is down instead of waiting for it; ``Bulkhead`` keeps the calls of one
 dependency from taking everything there is, so that a slow one sinks alone.

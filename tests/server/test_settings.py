@@ -15,7 +15,6 @@ from cryptography.x509.oid import NameOID
 
 from fastauth.domain.hosts import is_loopback
 from fastauth.server.settings import (
-    NOT_BUILT,
     SECRETS,
     Settings,
     SettingsRefused,
@@ -72,12 +71,6 @@ BUILT: dict[str, tuple[Any, str, Any]] = {
     "proxy.header": ("x-forwarded-for", "forwarded", "forwarded"),
     "metrics.allow": ("loopback", "10.1.0.0/16", "10.1.0.0/16"),
 }
-TO_COME: dict[str, Any] = {
-    "identity.chain": "local",
-    "identity.http_url": None,
-    "identity.http_timeout_s": 2,
-    "identity.http_claims": None,
-}
 FILES = {"tls.cert_file", "tls.key_file"}
 
 
@@ -113,16 +106,20 @@ def toml(tmp_path: Path) -> Path:
 
 
 def test_the_known_keys_are_exactly_those_of_the_contract() -> None:
-    assert set(known_keys()) == BUILT.keys() | TO_COME.keys() | FILES
-    assert TO_COME.keys() == NOT_BUILT
-    assert {"master_key", "database_url", "redis_url"} == SECRETS
+    assert set(known_keys()) == BUILT.keys() | FILES
+    assert {
+        "master_key",
+        "database_url",
+        "redis_url",
+        "identity.http_bearer",
+        "identity.ldap_bind_password",
+    } == SECRETS
 
 
-@each("key", [*BUILT, *TO_COME, *FILES])
+@each("key", [*BUILT, *FILES])
 def test_without_any_configuration_a_key_has_its_default(key: str) -> None:
     default = {
         **{key: entry[0] for key, entry in BUILT.items()},
-        **TO_COME,
         "tls.cert_file": None,
         "tls.key_file": None,
     }
@@ -150,25 +147,6 @@ def test_a_key_is_read_from_toml(toml: Path, key: str) -> None:
     text = str(value).lower() if isinstance(value, bool | int | float) else f'"{value}"'
     toml.write_text((f"[{section}]\n" if section else "") + f"{name} = {text}\n")
     assert value_of(load(toml=toml), key) == value
-
-
-@pytest.mark.parametrize("key", TO_COME)
-def test_a_key_of_a_feature_to_come_takes_its_default_or_off_and_keeps_the_default(key: str, toml: Path) -> None:
-    default = TO_COME[key]
-    section, _, name = key.rpartition(".")
-    for text in ("off", *([] if default is None else [str(default)])):
-        assert value_of(load({variable(key): text}), key) == default
-        is_number = text != "off" and isinstance(default, int)
-        toml.write_text((f"[{section}]\n" if section else "") + f"{name} = {text if is_number else repr(text)}\n")
-        assert value_of(load(toml=toml), key) == default
-
-
-@each("key", TO_COME)
-def test_a_key_of_a_feature_to_come_takes_nothing_else(key: str) -> None:
-    for text in ("ES256", "7", "None", "10.0.0.0/8", "local,http", "redis://:hunter2@127.0.0.1"):
-        (problem,) = problems_of({variable(key): text})
-        assert variable(key) in problem
-        assert "hunter2" not in problem
 
 
 def write_certificate(cert: Path, key: Path) -> None:

@@ -14,6 +14,7 @@ import msgspec
 from fastauth.backends.passwords import PasswordHasher
 from fastauth.cli.options import settings_from, with_settings_options
 from fastauth.domain.errors import Conflict, NotFound
+from fastauth.domain.identity import LOCAL, check_subject
 from fastauth.domain.ports import UserStore
 from fastauth.domain.scopes import check_scope
 from fastauth.domain.users import (
@@ -98,14 +99,37 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.
 @click.argument("name")
 @_password_option
 @click.option("--scope", metavar='"A B"', help="What this user's tokens are good for. [default: tokens.user_scope]")
+@click.option("--source", type=click.Choice(["http", "ldap"]), help="Who checks this user's password, if not fastauth.")
+@click.option("--subject", metavar="ID", help="The user's immutable id at the source; goes with --source.")
 @with_settings_options
-def add(config: Path | None, data_dir: str | None, name: str, password_stdin: bool, scope: str | None) -> None:
-    """Add a user. Without --password-stdin the password is asked for, or made up where nobody can be asked."""
+def add(
+    config: Path | None,
+    data_dir: str | None,
+    name: str,
+    password_stdin: bool,
+    scope: str | None,
+    source: str | None,
+    subject: str | None,
+) -> None:
+    """Add a user. Without --password-stdin the password is asked for, or made up where nobody can be asked.
+
+    One of an external source (--source, --subject) has no password here; with identity.provision such users are added
+    when they log in for the first time.
+    """
+    if (source is None) != (subject is None):
+        raise click.UsageError("--source and --subject go together")
+    if source is not None and password_stdin:
+        raise click.UsageError("a user of a source has no password here: leave --password-stdin out")
     settings = settings_from(config, data_dir)
     canonical = canonical_name(name)
     checked_scope = None if scope is None else check_scope(scope)
     if _find(settings, canonical) is not None:  # before anybody types a password for nothing
         raise Conflict("a user of this name exists already")
+    if source is not None and subject is not None:
+        theirs = new_user(canonical, "", checked_scope, source=source, subject=check_subject(subject))
+        _with_users(settings, lambda users: users.add(theirs, skeleton(canonical)), may_create=True)
+        _say_done(f"added {canonical}, whom {source} knows as {subject}", canonical, None)
+        return
     password, is_generated = _read_password(password_stdin)
     account = new_user(canonical, PasswordHasher(settings.passwords).hash(password), checked_scope)
     _with_users(settings, lambda users: users.add(account, skeleton(canonical)), may_create=True)
@@ -172,8 +196,11 @@ def set_password(config: Path | None, data_dir: str | None, name: str, password_
     """Give a user a new password."""
     settings = settings_from(config, data_dir)
     canonical = canonical_name(name)
-    if _find(settings, canonical) is None:
+    account = _find(settings, canonical)
+    if account is None:
         raise NotFound("there is no user of this name; fastauth user list shows all")
+    if account.source != LOCAL:
+        raise click.ClickException(f"the password of {canonical} is checked by {account.source}; change it there")
     password, is_generated = _read_password(password_stdin)
     password_hash = PasswordHasher(settings.passwords).hash(password)
     _with_users(settings, lambda users: users.set_password_hash(canonical, password_hash, int(time.time())))
@@ -231,6 +258,8 @@ def _public(account: User) -> dict[str, Any]:
         "name": account.name,
         "sub": account.sub,
         "scope": account.scope,
+        "source": account.source,
+        "subject": account.subject,
         "disabled": account.disabled,
         "created": _time(account.created_at_s),
         "updated": _time(account.updated_at_s),

@@ -15,8 +15,8 @@ MAX_SUBJECT_CHARACTERS: Final = 255
 # A token has to fit into a header, with everything else in it.
 MAX_CLAIMS_BYTES: Final = 2_048
 
-# Registered (RFC 7519 section 4.1, RFC 9068 section 2.2, RFC 8693 section 4, RFC 7662 section 2.2 ...) or said by us: no
-# source says any of them in our name.
+# Registered (RFC 7519 section 4.1, RFC 9068 section 2.2, RFC 8693 section 4, RFC 7662 section 2.2 ...) or said by us:
+# no source says any of them in our name.
 NEVER_PASS: Final = frozenset(
     [
         "iss",
@@ -68,7 +68,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
         return f"Identity(source={self.source!r}, subject={self.subject!r})"
 
 
-# "refused": this name is known there, and the password is wrong or the account may not log in. "unknown": ask elsewhere.
+# "refused": the name is known there, and the password is wrong or the account may not log in. "unknown": ask others.
 Verdict = Identity | Literal["refused", "unknown"]
 
 
@@ -117,7 +117,7 @@ def parse_routes(text: str | None, chain: Sequence[str]) -> tuple[Route, ...]:
 
 
 def parse_claims(text: str | None) -> frozenset[str]:
-    """The names of the claims that pass, comma separated; those of ``NEVER_PASS`` are left out. Raises IdentityRefused."""
+    """The names of claims that may pass, comma separated, without those of ``NEVER_PASS``. Raises IdentityRefused."""
     names = frozenset(part.strip() for part in (text or "").split(",") if part.strip())
     if not all(_CLAIM_NAME.fullmatch(name) for name in names):
         raise IdentityRefused("a claim's name is 1 to 64 letters, digits and _ . : / ~ # -")

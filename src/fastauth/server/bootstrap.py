@@ -10,6 +10,7 @@ from typing import Final
 from fastauth.backends.passwords import PasswordHasher
 from fastauth.domain.clients import PURPOSE, ClientSecrets
 from fastauth.domain.errors import Conflict, MasterKeyRefused
+from fastauth.domain.identity import LOCAL, parse_chain
 from fastauth.domain.ports import UserStore
 from fastauth.domain.users import User, skeleton
 from fastauth.jose.wrapping import MASTER_KEY_BYTES, MasterKey
@@ -90,8 +91,16 @@ def generate_password() -> str:
     return "".join(secrets.choice(_ALPHABET) for _ in range(GENERATED_PASSWORD_LENGTH))
 
 
-def new_user(name: str, password_hash: str, scope: str | None = None, *, disabled: bool = False) -> User:
-    """A user that did not exist before, under a subject that nobody ever had."""
+def new_user(
+    name: str,
+    password_hash: str,
+    scope: str | None = None,
+    *,
+    disabled: bool = False,
+    source: str = LOCAL,
+    subject: str | None = None,
+) -> User:
+    """A user that did not exist before, under a ``sub`` that nobody ever had."""
     now_s = int(time.time())
     return User(
         sub=secrets.token_hex(16),
@@ -99,13 +108,17 @@ def new_user(name: str, password_hash: str, scope: str | None = None, *, disable
         password_hash=password_hash,
         scope=scope,
         disabled=disabled,
+        source=source,
+        subject=subject,
         created_at_s=now_s,
         updated_at_s=now_s,
     )
 
 
 async def add_first_user(settings: Settings, users: UserStore) -> str | None:
-    """Make ``admin`` if there is no user at all; out: its password, None if there are users."""
+    """Make ``admin`` if there is no user at all; out: its password, None if there are users or none may be local."""
+    if LOCAL not in parse_chain(settings.identity.chain):
+        return None
     if await users.list_users("", 1):
         return None
     password = generate_password()

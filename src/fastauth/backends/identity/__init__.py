@@ -8,6 +8,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
+from fastauth.domain.errors import ScopeRefused
 from fastauth.domain.hosts import is_loopback
 from fastauth.domain.identity import IdentityRefused, Verdict, parse_chain, parse_claims, parse_routes
 from fastauth.domain.scopes import check_scope
@@ -169,7 +170,7 @@ def http_tls(settings: IdentitySettings) -> ssl.SSLContext:
 
 
 def group_scopes(text: str | None) -> dict[str, tuple[str, ...]]:
-    """``admin=cn=admins,ou=groups,dc=example; audit=...``: the scopes by group, DN in lower case. Raises IdentityRefused."""
+    """``admin=cn=admins,ou=groups,dc=example; audit=...``: the scopes by DN of a group. Raises IdentityRefused."""
     found: dict[str, tuple[str, ...]] = {}
     for part in (text or "").split(";"):
         if not part.strip():
@@ -179,8 +180,8 @@ def group_scopes(text: str | None) -> dict[str, tuple[str, ...]]:
             raise IdentityRefused("is SCOPE=DN of a group; further ones behind a semicolon")
         try:
             check_scope(scope)
-        except Exception as error:
-            raise IdentityRefused(f"{error}") from None
+        except ScopeRefused as error:
+            raise IdentityRefused(str(error)) from None
         key = normal_dn(group)
         found[key] = (*found.get(key, ()), scope)
     return found

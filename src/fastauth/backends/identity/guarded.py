@@ -1,4 +1,4 @@
-"""A source that cannot pull others down: behind a breaker, a bulkhead and one deadline, and asked once for equal checks.
+"""A source that cannot pull others down: behind a breaker, a bulkhead and a deadline, and asked once for equal checks.
 
 What was accepted may be believed again for a short while (``identity.cache_ttl_s``, off by default); a refusal is never
 remembered. Why, and what the times of answers reveal: ``docs/decisions/0017-identity-sources.md``.
@@ -135,7 +135,7 @@ class GuardedSource:
         self._key = secrets.token_bytes(32)
 
     async def check(self, name: str, password: str, within_s: float) -> Verdict:
-        """As ``Source``; within its own timeout too. Equal checks at the same time are one, whoever leaves meanwhile."""
+        """As ``Source``, within its own timeout too. Equal checks at a time are one, whoever leaves meanwhile."""
         if self._accepted is not None and (known := await self._accepted.find(name, password)) is not None:
             return known
         within_s = min(within_s, self._timeout_s)

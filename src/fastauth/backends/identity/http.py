@@ -69,15 +69,15 @@ class HttpSource:
         except UnicodeEncodeError:  # a lone surrogate: no service can have such a password
             return "refused"
         self._retries.earn()
-        timeout = aiohttp.ClientTimeout(total=within_s)
+        within = aiohttp.ClientTimeout(total=within_s)
         try:
             try:
-                return await self._ask(body, timeout)
+                return await self._ask(body, within)
             except (aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError) as error:
                 # Not one byte of an answer: the same question may be asked once more. A certificate stays what it is.
                 if isinstance(error, aiohttp.ClientSSLError) or not self._retries.spend():
                     raise
-            return await self._ask(body, timeout)
+            return await self._ask(body, within)
         except TimeoutError as error:
             raise Unavailable(self.name, "no answer in time") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -95,8 +95,8 @@ class HttpSource:
         """As ``Source``."""
         await self._session.close()
 
-    async def _ask(self, body: bytes, timeout: aiohttp.ClientTimeout) -> Verdict:
-        async with self._session.post(self._url, data=body, timeout=timeout, allow_redirects=False) as response:
+    async def _ask(self, body: bytes, within: aiohttp.ClientTimeout) -> Verdict:
+        async with self._session.post(self._url, data=body, timeout=within, allow_redirects=False) as response:
             if response.status not in (200, 401, 404):
                 raise Unavailable(self.name, f"it answers with status {response.status}")
             content = await self._read(response)
@@ -109,7 +109,7 @@ class HttpSource:
             return self._identity(content)
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
-        """All of it, so that the connection can be used again; of a verdict that needs no body, not what is too much."""
+        """All of it, so that the connection can be used again; where no body is needed, not what is too much."""
         content = bytearray()
         while chunk := await response.content.readany():
             content += chunk

@@ -1,7 +1,7 @@
 """``ldap``: a directory, asked as ``docs/identity.md`` says: bind as ourselves, search the user, bind as the user.
 
-python-ldap waits in C, so the calls are made in a few threads of their own, each with two connections that are kept: one
-is bound as ourselves and only searches, the other is bound as whoever logs in. Every single operation is bounded by
+python-ldap waits in C, so the calls are made in a few threads of their own, each with two connections that are kept:
+one is bound as ourselves and only searches, the other is bound as whoever logs in. Every single operation is bounded by
 what is left of the login's time, and whoever gives up closes the connection under the thread that waits on it.
 """
 
