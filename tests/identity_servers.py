@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import tempfile
@@ -25,6 +26,26 @@ OWN_DN: Final = f"cn=fastauth,{BASE}"
 OWN_PASSWORD: Final = "own-secret"
 _SLAPD: Final = "/usr/sbin/slapd"
 _starter: Final = ThreadPoolExecutor(1, "slapd-starter")
+
+
+def self_signed(folder: Path, name: str) -> tuple[Path, Path]:
+    """A certificate for localhost that is its own authority, and its key."""
+    cert, key = folder / f"{name}.pem", folder / f"{name}.key"
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "9",
+    ]
+    command += ["-subj", f"/CN={name}", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    subprocess.run([*command, "-out", cert, "-keyout", key], check=True, capture_output=True)
+    return cert, key
 
 
 class IdentityService:
@@ -146,7 +167,7 @@ modulepath /usr/lib/ldap
 moduleload back_mdb
 moduleload memberof
 pidfile {folder}/slapd.pid
-allow bind_anon_cred
+allow bind_anon_cred bind_anon_dn
 {tls}
 database mdb
 maxsize 10485760
@@ -239,18 +260,15 @@ class Slapd:
 
     def _modify(self, entry: str) -> None:
         import ldap
-        import ldap.modlist
-        import ldif
 
-        class Taken(ldif.LDIFParser):
-            def handle(self, dn: str, entry: dict[str, list[bytes]]) -> None:
-                connection.add_s(dn, ldap.modlist.addModlist(entry))
-
+        attributes: dict[str, list[bytes]] = {}
+        for line in entry.splitlines():
+            name, _, value = line.partition(": ")
+            attributes.setdefault(name, []).append(value.encode())
+        (dn,) = attributes.pop("dn")
         connection = ldap.initialize(f"ldap://127.0.0.1:{self.port}")
         connection.simple_bind_s(f"cn=root,{BASE}", "root-secret")
-        import io
-
-        Taken(io.StringIO(entry + "\n")).parse()
+        connection.add_s(dn.decode(), list(attributes.items()))
         connection.unbind_s()
 
     def _load(self, program: str, text: str) -> None:
@@ -258,8 +276,6 @@ class Slapd:
         subprocess.run(command, input=text, text=True, check=True, capture_output=True)
 
     def _answers(self) -> bool:
-        import socket
-
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
             return True
         return False

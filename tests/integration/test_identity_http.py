@@ -2,6 +2,7 @@
 
 import json
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ import pytest
 
 from fastauth.jose import base64url
 from tests.cases import each
-from tests.identity_servers import IdentityService, identity_service
+from tests.identity_servers import IdentityService, identity_service, self_signed
 from tests.integration.running import CHEAP, RunningServer, copy_without_users, fastauth, import_lines, running_server
 
 pytestmark = pytest.mark.integration
@@ -21,7 +22,7 @@ PASSWORD = "correct horse"
 
 
 def claims_of(token: str) -> dict[str, Any]:
-    claims: dict[str, Any] = json.loads(base64url.decode(token.split(".")[1].encode()))
+    claims: dict[str, Any] = json.loads(base64url.decode(token.split(".")[1].encode()) or b"")
     return claims
 
 
@@ -55,13 +56,12 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 
 
 @pytest.fixture(autouse=True)
-def well(house: House) -> Iterator[None]:
+def well(house: House) -> None:
     """The service works, and knows nobody."""
     service = house.service
     service.users, service.requests, service.status, service.body = {}, [], None, None
     service.wait_s, service.headers, service.is_endless = 0.0, {}, False
     service.most_under_way = 0
-    return
 
 
 class TestExchange:
@@ -276,3 +276,24 @@ def test_without_provisioning_only_those_log_in_who_were_added(tmp_path: Path) -
             assert server.login("ann", PASSWORD).status == 401
             assert len(service.requests) == asked + 1, "an event of the user has not dropped it"
 
+
+def test_the_service_and_fastauth_know_each_other_by_their_certificates(tmp_path: Path) -> None:
+    theirs, their_key = self_signed(tmp_path, "service")
+    ours, our_key = self_signed(tmp_path, "fastauth")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(theirs, their_key)
+    tls.load_verify_locations(ours)
+    tls.verify_mode = ssl.CERT_REQUIRED
+    data_dir = copy_without_users(tmp_path / "data")
+    trusting = {"CHAIN": "http", "HTTP_CA_FILE": str(theirs)}
+    showing = {**trusting, "HTTP_CERT_FILE": str(ours), "HTTP_KEY_FILE": str(our_key)}
+    with identity_service(tls) as service:
+        states = []
+        for chosen in ({"CHAIN": "http"}, trusting, showing):
+            text = fastauth("doctor", "--json", data_dir=data_dir, env=environment_of(service, **chosen)).stdout
+            states.append(next(one for one in map(json.loads, text.splitlines()) if one["subject"] == "http")["state"])
+        assert states == ["broken", "broken", "good"]
+        with running_server(data_dir, env=environment_of(service, **showing)) as server:
+            service.users["ann"] = (PASSWORD, "1", {})
+            assert server.login("ann", PASSWORD).status == 200
+            assert "admin" not in (data_dir / "stdout.txt").read_text()  # nobody could log in as it

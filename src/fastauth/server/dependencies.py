@@ -121,6 +121,6 @@ def open_source(name: str, settings: IdentitySettings) -> Source:
         ) from None
 
 
-def probed(settings: Settings) -> Sequence[str]:
+def external_sources(settings: Settings) -> Sequence[str]:
     """The sources that there are besides the own database."""
     return [name for name in parse_chain(settings.identity.chain) if name != LOCAL]

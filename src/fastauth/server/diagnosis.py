@@ -13,6 +13,7 @@ from fastauth.backends.migrations import HEAD, is_usable, postgres_revision, sql
 from fastauth.backends.sqlite.database import Database
 from fastauth.domain.errors import FastauthError
 from fastauth.server.bootstrap import load_master_key, open_signing_keys
+from fastauth.server.dependencies import external_sources, open_source
 from fastauth.server.limiting import table_path
 from fastauth.server.settings import Settings
 from fastauth.server.storage import connect_postgres, on_postgres, on_sqlite
@@ -46,6 +47,7 @@ async def diagnose(settings: Settings) -> list[Finding]:
         ("database", _sqlite if settings.sqlite_path is not None else _postgres),
         ("signing keys", _keys),
         ("redis", _redis),
+        ("identity", _sources),
         ("tls", _tls),
         ("machine", _machine),
     ]
@@ -166,6 +168,23 @@ async def _keys(settings: Settings) -> list[Finding]:
         await storage.close()
     text = f"{ring.active.kid} signs ({ring.active.alg}); the master key opens it"
     return [Finding("signing keys", "good", text)]
+
+
+async def _sources(settings: Settings) -> list[Finding]:
+    found = []
+    for name in external_sources(settings):
+        try:
+            source = open_source(name, settings.identity)
+            try:
+                started_s = time.perf_counter()
+                text = await source.probe()
+                took_ms = (time.perf_counter() - started_s) * 1000
+                found.append(Finding(name, "good", f"{text}; it answers in {took_ms:.1f} ms"))
+            finally:
+                await source.close()
+        except FastauthError as error:
+            found.append(Finding(name, "broken", str(error), f"see identity.{name}_* in docs/identity.md"))
+    return found
 
 
 async def _redis(settings: Settings) -> list[Finding]:
