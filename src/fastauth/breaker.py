@@ -20,14 +20,6 @@ T = TypeVar("T")
 BEAT_S: Final = 0.05
 
 
-class CircuitOpen(Unavailable):
-    """The dependency was not asked: it has failed too often a moment ago."""
-
-
-class TooManyCalls(Unavailable):
-    """The dependency was not asked: more calls of it are under way, and wait, than may."""
-
-
 class LoopLag:
     """How late the event loop has been: what was waited for because of us, and not because of somebody else."""
 
@@ -94,7 +86,7 @@ class CircuitBreaker:
         """Await ``job()`` unless the circuit is open. In: which exceptions say that the dependency has failed; others
         are answers like any, and all come through. TimeoutError, and an exception caused by one, is a timeout.
 
-        A caller that is cancelled says nothing about the dependency. Raises CircuitOpen.
+        A caller that is cancelled says nothing about the dependency. Raises Unavailable when it is not asked.
         """
         generation = self._admit()
         began_s, late_s = self._clock(), self._lag.so_far_s()
@@ -124,7 +116,8 @@ class CircuitBreaker:
             self._on_change(self.dependency, self._breaker.state, "one call is made to find out")
         if generation is None:
             wait_s = self._breaker.retry_after_s(now_s)
-            raise CircuitOpen(self.dependency, "it failed a moment ago and is not asked", max(1, math.ceil(wait_s)))
+            reason = "it failed a moment ago and is not asked"
+            raise Unavailable(self.dependency, reason, max(1, math.ceil(wait_s)), was_asked=False)
         return generation
 
     def _settle(self, generation: int, outcome: Outcome, reason: str) -> None:
@@ -150,7 +143,8 @@ class Bulkhead:
         self._queue: deque[asyncio.Future[None]] = deque()
 
     async def call(self, job: Callable[[], Awaitable[T]]) -> T:
-        """Await ``job()`` when it is its turn; the caller bounds how long. Raises TooManyCalls at once."""
+        """Await ``job()`` when it is its turn; the caller bounds how long. Raises Unavailable at once
+        when too many wait."""
         if self._free:
             self._free -= 1
         else:
@@ -162,7 +156,7 @@ class Bulkhead:
 
     async def _wait(self) -> None:
         if len(self._queue) >= self._most_waiting:
-            raise TooManyCalls(self._dependency, "too many calls wait for it already")
+            raise Unavailable(self._dependency, "too many calls wait for it already", was_asked=False)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.append(turn)
         try:

@@ -56,7 +56,11 @@ def test_the_tables_hold_what_the_stores_need_and_nothing_may_be_missing_or_twic
         }
         for table in ("users", "signing_keys", "key_ring")
     }
-    assert optional == {"users": {"scope"}, "signing_keys": {"removes_ms"}, "key_ring": {"alg", "publish_ahead_s"}}
+    assert optional == {
+        "users": {"scope", "subject"},
+        "signing_keys": {"removes_ms"},
+        "key_ring": {"alg", "publish_ahead_s"},
+    }
     assert connection.execute("SELECT version FROM key_ring").fetchall() == [(1,)]
     unique = {
         connection.execute(f"PRAGMA index_info({index})").fetchall()[0][2]

@@ -173,7 +173,7 @@ def test_users_are_listed_and_shown_without_their_hashes(fastauth: CommandLine) 
     assert [account["name"] for account in as_json] == ["alice", "bob"]
     shown = json.loads(done(fastauth("user", "show", "Bob", "--json")))
     assert shown == as_json[1]
-    assert shown.keys() == {"name", "sub", "scope", "disabled", "created", "updated"}
+    assert shown.keys() == {"name", "sub", "scope", "source", "subject", "disabled", "created", "updated"}
     assert shown["disabled"] is True
     assert "argon2" not in done(fastauth("user", "show", "bob"))
 

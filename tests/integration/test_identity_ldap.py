@@ -144,8 +144,8 @@ def test_the_certificate_of_the_directory_is_verified(
 ) -> None:
     port = directory.tls_port if url == "ldaps" else directory.port
     secure = {"LDAP_START_TLS": "1", "CHAIN": "ldap"}
-    trusting = environment_of(f"{url}://localhost:{port}", **secure, LDAP_CA_FILE=str(certificate[0]))
-    strange = environment_of(f"{url}://localhost:{port}", **secure)
+    trusting = environment_of(f"{url}://127.0.0.1:{port}", **secure, LDAP_CA_FILE=str(certificate[0]))
+    strange = environment_of(f"{url}://127.0.0.1:{port}", **secure)
     good = fastauth("doctor", "--json", data_dir=copy_without_users(tmp_path / url), env=trusting)
     bad = fastauth("doctor", "--json", data_dir=copy_without_users(tmp_path / url), env=strange)
     states = [

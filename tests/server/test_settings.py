@@ -69,9 +69,44 @@ BUILT: dict[str, tuple[Any, str, Any]] = {
     "limits.ratelimit_fields": (False, "1", True),
     "proxy.trusted": (None, "10.0.0.0/8, ::1", "10.0.0.0/8, ::1"),
     "proxy.header": ("x-forwarded-for", "forwarded", "forwarded"),
+    "identity.chain": ("local", "local", "local"),
+    "identity.routes": (None, "svc-*=local", "svc-*=local"),
+    "identity.provision": (True, "0", False),
+    "identity.deadline_s": (5.0, "3", 3.0),
+    "identity.cache_ttl_s": (0.0, "30", 30.0),
+    "identity.http_url": (None, "https://id.example/check", "https://id.example/check"),
+    "identity.http_timeout_s": (2.0, "1.5", 1.5),
+    "identity.http_claims": (None, "department,roles", "department,roles"),
+    "identity.http_bearer": (None, "sesame", "sesame"),
+    "identity.http_pool_size": (16, "8", 8),
+    "identity.ldap_start_tls": (True, "0", False),
+    "identity.ldap_base_dn": (None, "dc=example", "dc=example"),
+    "identity.ldap_user_filter": ("(uid={username})", "(mail={username})", "(mail={username})"),
+    "identity.ldap_subject_attribute": ("entryUUID", "objectGUID", "objectGUID"),
+    "identity.ldap_group_base_dn": (None, "ou=groups", "ou=groups"),
+    "identity.ldap_group_filter": ("(member={dn})", "(memberUid={username})", "(memberUid={username})"),
+    "identity.ldap_claims": (None, "mail", "mail"),
+    "identity.ldap_timeout_s": (2.0, "1", 1.0),
+    "identity.ldap_pool_size": (4, "2", 2),
+    "breaker.window_s": (10.0, "20", 20.0),
+    "breaker.min_calls": (10, "5", 5),
+    "breaker.failure_rate": (0.5, "0.25", 0.25),
+    "breaker.timeouts_in_a_row": (5, "3", 3),
+    "breaker.open_s": (5.0, "2", 2.0),
     "metrics.allow": ("loopback", "10.1.0.0/16", "10.1.0.0/16"),
 }
 FILES = {"tls.cert_file", "tls.key_file"}
+# Those that go together with others: see the problems of identity sources below.
+TOGETHER = {
+    "identity.http_ca_file",
+    "identity.http_cert_file",
+    "identity.http_key_file",
+    "identity.ldap_url",
+    "identity.ldap_ca_file",
+    "identity.ldap_bind_dn",
+    "identity.ldap_bind_password",
+    "identity.ldap_group_scopes",
+}
 
 
 def variable(key: str) -> str:
@@ -106,7 +141,7 @@ def toml(tmp_path: Path) -> Path:
 
 
 def test_the_known_keys_are_exactly_those_of_the_contract() -> None:
-    assert set(known_keys()) == BUILT.keys() | FILES
+    assert set(known_keys()) == BUILT.keys() | FILES | TOGETHER
     assert {
         "master_key",
         "database_url",
@@ -157,6 +192,51 @@ def write_certificate(cert: Path, key: Path) -> None:
     builder = x509.CertificateBuilder(name, name, private.public_key(), 1, start, end)
     cert.write_bytes(builder.sign(private, hashes.SHA256()).public_bytes(Encoding.PEM))
     key.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+
+LDAP = {
+    "FASTAUTH_IDENTITY__CHAIN": "local,ldap",
+    "FASTAUTH_IDENTITY__LDAP_URL": "ldaps://ldap.example",
+    "FASTAUTH_IDENTITY__LDAP_BASE_DN": "dc=example",
+}
+IDENTITY_PROBLEMS: dict[str, tuple[dict[str, str], str]] = {
+    "an unknown source": ({"CHAIN": "local,saml"}, "identity.chain"),
+    "a source twice": ({"CHAIN": "local,local"}, "identity.chain"),
+    "an empty chain": ({"CHAIN": ","}, "identity.chain"),
+    "http without a URL": ({"CHAIN": "http"}, "identity.http_url"),
+    "ldap without a URL": ({"CHAIN": "ldap"}, "identity.ldap_url"),
+    "passwords in the clear": ({"HTTP_URL": "http://id.example/"}, "identity.http_url"),
+    "a user in the URL": ({"HTTP_URL": "https://hunter2:x@id.example/"}, "identity.http_url"),
+    "a route to nowhere": ({"ROUTES": "*=http"}, "identity.routes"),
+    "a route without a pattern": ({"ROUTES": "local"}, "identity.routes"),
+    "a claim with a space": ({"HTTP_CLAIMS": "a b"}, "identity.http_claims"),
+    "a certificate without its key": (
+        {"HTTP_URL": "https://id.example/", "HTTP_CERT_FILE": "cert.pem"},
+        "identity: http_cert_file",
+    ),
+    "an authority that is no file": (
+        {"HTTP_URL": "https://id.example/", "HTTP_CA_FILE": "/nowhere.pem"},
+        "identity: http_ca_file",
+    ),
+    "a bearer with a line end": ({"HTTP_URL": "https://id.example/", "HTTP_BEARER": "a\nb"}, "identity.http_bearer"),
+    "another protocol": ({"LDAP_URL": "http://ldap.example"}, "identity.ldap_url"),
+    "a directory in the clear": ({"LDAP_URL": "ldap://ldap.example", "LDAP_START_TLS": "0"}, "identity.ldap_start_tls"),
+    "no base": ({"LDAP_URL": "ldaps://ldap.example", "LDAP_BASE_DN": ""}, "identity.ldap_base_dn"),
+    "a DN without its password": ({**LDAP, "LDAP_BIND_DN": "cn=x"}, "identity: ldap_bind_dn"),
+    "a filter that finds everybody": ({**LDAP, "LDAP_USER_FILTER": "(uid=*)"}, "identity.ldap_user_filter"),
+    "a group filter for everybody": ({**LDAP, "LDAP_GROUP_FILTER": "(cn=*)"}, "identity.ldap_group_filter"),
+    "scopes without DNs": ({**LDAP, "LDAP_GROUP_SCOPES": "admin"}, "identity.ldap_group_scopes"),
+    "scopes without a base": ({**LDAP, "LDAP_GROUP_SCOPES": "admin=cn=x"}, "identity.ldap_group_base_dn"),
+}
+
+
+@each("case", IDENTITY_PROBLEMS)
+def test_what_cannot_be_meant_of_identity_sources_is_named(case: str) -> None:
+    chosen, key = IDENTITY_PROBLEMS[case]
+    prefix = "FASTAUTH_IDENTITY__"
+    found = problems_of({name if name.startswith(prefix) else prefix + name: value for name, value in chosen.items()})
+    assert any(key in problem for problem in found), found
+    assert not any("hunter2" in problem for problem in found)
 
 
 def test_tls_files_are_read_from_the_environment_and_must_both_be_there(tmp_path: Path) -> None:

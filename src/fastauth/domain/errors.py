@@ -18,10 +18,12 @@ class Unavailable(FastauthError):
 
     code = "unavailable"
 
-    def __init__(self, dependency: str, reason: str, retry_after_s: int = 1) -> None:
+    def __init__(self, dependency: str, reason: str, retry_after_s: int = 1, *, was_asked: bool = True) -> None:
+        """In: ``was_asked`` false when it was spared, so that this says nothing about it."""
         super().__init__(f"{dependency} is unavailable: {reason}")
         self.dependency = dependency
         self.retry_after_s = retry_after_s
+        self.was_asked = was_asked
 
 
 class Overloaded(FastauthError):

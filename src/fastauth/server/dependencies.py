@@ -9,8 +9,7 @@ from fastauth.backends.identity import IdentitySettings, Source
 from fastauth.backends.identity.guarded import AcceptedChecks, GuardedSource, Pool
 from fastauth.breaker import CircuitBreaker, LoopLag
 from fastauth.domain.breaker import BreakerRules, State
-from fastauth.domain.errors import FastauthError
-from fastauth.domain.identity import LOCAL, NEVER_PASS, parse_chain
+from fastauth.domain.identity import LOCAL, NEVER_PASS, IdentityRefused, parse_chain
 from fastauth.server.counters import Counters
 from fastauth.server.settings import Settings
 from fastauth.server.telemetry import get_log
@@ -19,12 +18,6 @@ from fastauth.server.telemetry import get_log
 DATABASE_OPEN_S: Final = 0.5
 # A source whose answers take longer than this part of its timeout is as good as down.
 _SLOW: Final = 0.75
-
-
-class SourceMissing(FastauthError):
-    """The driver of a source of identities is not installed."""
-
-    code = "identity_refused"
 
 
 class Dependencies:
@@ -58,7 +51,7 @@ class Dependencies:
     def open_sources(self, hashing: Pool) -> None:
         """Make the sources of the chain. In: where the small hashes of ``cache_ttl_s`` are computed.
 
-        Raises SourceMissing.
+        Raises IdentityRefused.
         """
         settings = self._settings.identity
         for name in parse_chain(settings.chain):
@@ -106,7 +99,7 @@ def source_bounds(name: str, settings: IdentitySettings) -> tuple[float, int]:
 
 
 def open_source(name: str, settings: IdentitySettings) -> Source:
-    """A source on the running event loop; the drivers are extras. Raises SourceMissing."""
+    """A source on the running event loop; the drivers are extras. Raises IdentityRefused."""
     try:
         if name == "http":
             from fastauth.backends.identity.http import HttpSource
@@ -116,7 +109,7 @@ def open_source(name: str, settings: IdentitySettings) -> Source:
 
         return LdapSource(settings)
     except ImportError as error:
-        raise SourceMissing(
+        raise IdentityRefused(
             f"identity.chain: {name} needs {error.name}, which is not installed; pip install 'fastauth[{name}]'"
         ) from None
 

@@ -61,7 +61,9 @@ class LdapSource:
         except TimeoutError as error:
             raise Unavailable(self.name, "no answer in time") from error
         except Overloaded as error:
-            raise Unavailable(self.name, "too many calls wait for it already", error.retry_after_s) from None
+            raise Unavailable(
+                self.name, "too many calls wait for it already", error.retry_after_s, was_asked=False
+            ) from None
         finally:
             question.give_up()
 

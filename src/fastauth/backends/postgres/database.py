@@ -14,7 +14,7 @@ import asyncpg
 
 from fastauth.backends.postgres import DatabaseSettings
 from fastauth.backends.rows import Row
-from fastauth.breaker import CircuitBreaker, TooManyCalls
+from fastauth.breaker import CircuitBreaker
 from fastauth.domain.errors import Conflict, FastauthError, Unavailable
 
 if TYPE_CHECKING:
@@ -60,11 +60,7 @@ def has_failed(error: Exception) -> bool:
     cause = error.__cause__
     if isinstance(cause, asyncpg.PostgresError):
         return isinstance(cause, _DOWN)
-    return (
-        isinstance(error, Unavailable)
-        and not isinstance(error, TooManyCalls)
-        and not isinstance(cause, asyncpg.DataError)
-    )
+    return isinstance(error, Unavailable) and error.was_asked and not isinstance(cause, asyncpg.DataError)
 
 
 class Database:
@@ -178,7 +174,7 @@ class Database:
             connection = await pool.acquire(timeout=self.settings.acquire_timeout_s)
         except TimeoutError:
             if pool.get_idle_size() == 0 and pool.get_size() >= self.settings.pool_size:
-                raise TooManyCalls("database", "every connection was in use for too long") from None
+                raise Unavailable("database", "every connection was in use for too long", was_asked=False) from None
             raise
         # To cancel a statement the driver would open another connection, which a frozen server does not answer either.
         timer = asyncio.get_running_loop().call_later(self._overdue_s, connection.terminate)
