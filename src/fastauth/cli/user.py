@@ -225,8 +225,9 @@ def delete(config: Path | None, data_dir: str | None, name: str) -> None:
 def import_users(config: Path | None, data_dir: str | None, file: Path, as_json: bool) -> int:
     """Add the users of a JSON Lines file; names that exist are left as they are, so it is safe to run again.
 
-    A line is {"username", "password_hash"} (argon2, bcrypt, pbkdf2, scrypt) or {"username", "password"}, and may
-    have "scope" and "disabled".
+    A line is {"username", "password_hash"} (argon2, bcrypt, pbkdf2, scrypt, also as passlib and Django write them),
+    {"username", "password"} or {"username", "keycloak": {"credentialData", "secretData"}}, and may have "scope" and
+    "disabled".
     """
     from fastauth.server.user_import import import_file
 

@@ -12,6 +12,7 @@ from fastauth import core
 from fastauth.backends.passwords import EXPECTED_HASH_S, PasswordHasher
 from fastauth.backends.work_pool import WorkPool, threads_per_worker
 from fastauth.domain.errors import FastauthError
+from fastauth.domain.foreign_hashes import KeycloakCredential, from_django, from_keycloak
 from fastauth.domain.password_schemes import parse_scheme
 from fastauth.domain.ports import UserStore
 from fastauth.domain.scopes import check_scope
@@ -24,11 +25,12 @@ MOST_REASONS: Final = 50
 
 
 class ImportLine(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """One line: a name with either a hash or a password."""
+    """One line: a name with a hash, a password, or a credential of a Keycloak export."""
 
     username: str
     password_hash: str | None = None
     password: str | None = None
+    keycloak: KeycloakCredential | None = None
     scope: str | None = None
     disabled: bool = False
 
@@ -145,9 +147,12 @@ def _parse(line: bytes) -> ImportLine:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise BadLine("not valid JSON in UTF-8") from None
     parsed.username = canonical_name(parsed.username)
-    if (parsed.password_hash is None) == (parsed.password is None):
-        raise BadLine("needs password_hash or password, and not both")
+    if sum(one is not None for one in (parsed.password_hash, parsed.password, parsed.keycloak)) != 1:
+        raise BadLine("needs one of password_hash, password and keycloak")
+    if parsed.keycloak is not None:
+        parsed.password_hash = from_keycloak(parsed.keycloak)
     if parsed.password_hash is not None:
+        parsed.password_hash = from_django(parsed.password_hash)
         parse_scheme(parsed.password_hash)
     if parsed.password is not None:
         check_new_password(parsed.password)
