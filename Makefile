@@ -70,6 +70,7 @@ bench-load: $(VENV)/.dev  ## real servers under load; renders benchmarks/README.
 	$(BIN)/python -m benchmarks.load.limits
 	$(BIN)/python -m benchmarks.load.sessions
 	$(BIN)/python -m benchmarks.load.fleet
+	$(BIN)/python -m benchmarks.load.identity
 
 clean:
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks src/*.egg-info src/fastauth/_core*.so $(VENV)

@@ -187,6 +187,34 @@ def revocation_line(record: dict[str, Any]) -> str:
     )
 
 
+def identity_faults_table(record: dict[str, Any]) -> str:
+    """What each fault of an identity source did to logins of local accounts, and when it was noticed and forgotten."""
+
+    def row(fault: dict[str, Any]) -> str:
+        added = fault["median_ms"] - fault["healthy_ms"]
+        return (
+            f"| {fault['source']} | {fault['fault']} | {fault['others']} | {added:+.1f} ms | {fault['slowest_ms']} ms "
+            f"| {fault['opened_s']} s | {fault['recovered_s']} s |"
+        )
+
+    return (
+        "| source | fault | logins of others that succeeded | added to their median | their slowest "
+        "| circuit open after | back after |\n"
+        + f"|{' --- |' * 7}\n"
+        + "\n".join(row(fault) for fault in record["faults"])
+    )
+
+
+def identity_line(record: dict[str, Any]) -> str:
+    """Two hundred logins that hang, and what the guards cost."""
+    hanging, overhead = record["hanging"], record["overhead_us"]
+    return (
+        f"While 200 logins hang at the service, local logins keep {hanging['ratio']} of their rate (median of "
+        f"{len(hanging['rounds'])} rounds: {', '.join(map(str, hanging['rounds']))}). A login of a local account costs "
+        f"{overhead['chain']} us more for the chain, and a call through a closed breaker {overhead['breaker']} us."
+    )
+
+
 def render() -> str:
     """Write the page; out: the load table."""
     path = newest("*-load.json")
@@ -197,6 +225,8 @@ def render() -> str:
     sessions = json.loads(sessions_path.read_text())
     fleet_path = newest("*-fleet.json")
     fleet = json.loads(fleet_path.read_text())
+    identity_path = newest("*-identity.json")
+    identity = json.loads(identity_path.read_text())
     table = load_table(load)
     page = TEMPLATE.read_text().format(
         load=table,
@@ -210,6 +240,10 @@ def render() -> str:
         fleet_revocation=revocation_line(fleet),
         fleet_source=fleet_path.name,
         fleet_revision=fleet["revision"],
+        identity_faults=identity_faults_table(identity),
+        identity_line=identity_line(identity),
+        identity_source=identity_path.name,
+        identity_revision=identity["revision"],
         two_nodes=two_nodes_table(limits),
         faults=faults_table(limits),
         limits_source=limits_path.name,

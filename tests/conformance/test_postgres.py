@@ -9,6 +9,9 @@ import pytest
 from fastauth.backends.postgres import DatabaseSettings
 from fastauth.backends.postgres.database import Database
 from fastauth.backends.postgres.news import POLL_S, PostgresRevocationBus
+from fastauth.breaker import CircuitBreaker
+from fastauth.domain.breaker import BreakerRules
+from fastauth.domain.errors import Unavailable
 from fastauth.domain.ports import ClientStore, KeyStore, LeaseStore, RevocationBus, SessionStore, UserStore
 from fastauth.server.storage import Storage, on_postgres
 from tests.conformance.client_store import ClientStoreSuite
@@ -135,3 +138,38 @@ class TestPostgresRevocationBus(OnPostgres, RevocationBusSuite):
 
         with fault_proxy(server.port) as proxy:
             run(told(proxy))
+
+
+def test_a_database_that_does_not_answer_is_not_asked_and_found_again(server: PostgresServer) -> None:
+    changes: list[str] = []
+    rules = BreakerRules(timeouts_in_a_row=3, open_s=0.3)
+    breaker = CircuitBreaker(
+        "database", rules, soonest_s=0.05, on_change=lambda name, state, reason: changes.append(state)
+    )
+
+    async def told(proxy: FaultProxy) -> None:
+        url = server.url().replace(str(server.port), str(proxy.port))
+        database = Database(url, DatabaseSettings(acquire_timeout_s=0.2, statement_timeout_s=0.1), breaker)
+        await database.open(10)
+        with pytest.raises(Unavailable):  # an answer, if not the one that was wanted
+            await database.read("SELECT 1 / 0")
+        with pytest.raises(Unavailable):
+            await database.read("SELECT nothing")
+        assert changes == []
+        proxy.set("drop")
+        while not changes:
+            with pytest.raises(Unavailable):
+                await database.read("SELECT 1")
+        began = time.monotonic()
+        for _ in range(100):
+            with pytest.raises(Unavailable):
+                await database.read("SELECT 1")
+        assert time.monotonic() - began < 0.1
+        proxy.set("none")
+        await asyncio.sleep(0.3)
+        assert (await database.read("SELECT 1"))[0][0] == 1
+        assert changes == ["open", "half_open", "closed"]
+        await database.close()
+
+    with fault_proxy(server.port) as proxy:
+        run(told(proxy))

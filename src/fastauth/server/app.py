@@ -120,6 +120,8 @@ async def compose(settings: Settings, counters: Counters, is_draining: Callable[
     try:
         limiting = Limiting(settings, counters)
         await limiting.open()
+        if settings.redis_url:
+            dependencies.has_redis = lambda: not limiting.missing()
         return await _compose_on(storage, limiting, dependencies, settings, counters, is_draining)
     except BaseException:
         if limiting is not None:

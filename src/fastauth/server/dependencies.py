@@ -1,6 +1,6 @@
 """What a process needs from others, guarded: the breakers, who hears of their changes, and the identity sources."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -32,11 +32,15 @@ class Dependencies:
         self._lag.start()
         self._breakers: dict[str, CircuitBreaker] = {}
         self.sources: dict[str, GuardedSource] = {}
+        self.has_redis: Callable[[], bool] | None = None
         counters.breakers = self.states
 
     def states(self) -> dict[str, State]:
-        """Of every circuit, by dependency."""
-        return {name: breaker.state for name, breaker in self._breakers.items()}
+        """Of every circuit, by dependency. Redis is tried again beside the requests: none finds it half open."""
+        states: dict[str, State] = {name: breaker.state for name, breaker in self._breakers.items()}
+        if self.has_redis is not None:
+            states["redis"] = "closed" if self.has_redis() else "open"
+        return states
 
     def missing(self) -> list[str]:
         """What is not asked at the moment."""
