@@ -67,7 +67,7 @@ def test_the_tables_hold_what_the_stores_need_and_nothing_may_be_missing_or_twic
         for _, index, is_unique, *_ in connection.execute("PRAGMA index_list(users)")
         if is_unique
     }
-    assert unique == {"sub", "name", "skeleton"}
+    assert unique == {"sub", "name", "skeleton", "source"}
     connection.close()
 
 

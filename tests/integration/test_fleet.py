@@ -309,7 +309,7 @@ def _unlock_tables(_fleet: Fleet) -> None:
 
 def _terminate_backends(fleet: Fleet) -> None:
     fleet.postgres.sql(
-        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'fastauth'"
+        "SELECT count(pg_terminate_backend(pid, 1000)) FROM pg_stat_activity WHERE application_name = 'fastauth'"
     )
 
 
