@@ -36,7 +36,9 @@ TIMEOUT_S = 0.5
 FAULTS = ("drop", "reset", "garbage", "half_open", "slow_drip", "delay")
 # The others are slower variants of the same; they run at full counts.
 IN_THE_SUITE = (("http", "drop"), ("http", "garbage"), ("ldap", "drop"), ("ldap", "garbage"))
-CASES = [(source, fault) for source in ("http", "ldap") for fault in FAULTS] if FULL else IN_THE_SUITE
+CASES = [(source, fault) for source in ("http", "ldap") for fault in FAULTS] if FULL else list(IN_THE_SUITE)
+if FULL:
+    CASES.append(("http", "endless body"))
 RULES = {"FASTAUTH_BREAKER__OPEN_S": str(OPEN_S), "FASTAUTH_BREAKER__MIN_CALLS": "5"}
 
 
@@ -138,7 +140,10 @@ def test_a_fault_of_a_source_is_its_own(
     with Others(house.server) as others, ThreadPoolExecutor(4) as threads:
         time.sleep(0.3)
         healthy_ms = sorted(others.seconds)[len(others.seconds) // 2] * 1000
-        proxy.set(fault, delay_s=2.0 if fault == "delay" else 0.1)
+        if fault == "endless body":
+            house.service.is_endless = True
+        else:
+            proxy.set(fault, delay_s=2.0 if fault == "delay" else 0.1)
         began, at_fault = time.monotonic(), len(others.seconds)
         statuses: list[int] = []
         while house.state(source) != 2:
@@ -150,6 +155,7 @@ def test_a_fault_of_a_source_is_its_own(
         told_s = time.monotonic() - asked
         assert house.login(other) == 200
         proxy.set("none")
+        house.service.is_endless = False
         recovered_s = seconds_until(lambda: house.login(source) == 200)
         assert house.state(source) == 0
     assert set(statuses) == {503}
