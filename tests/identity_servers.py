@@ -62,6 +62,7 @@ class IdentityService:
         self.wait_s = 0.0
         self.headers: dict[str, str] = {}
         self.is_endless = False
+        self.hang_ups = 0
         self.under_way = 0
         self.most_under_way = 0
         self.left = 0
@@ -109,6 +110,10 @@ class IdentityService:
             self.under_way += 1
             self.most_under_way = max(self.most_under_way, self.under_way)
         try:
+            if self.hang_ups:
+                self.hang_ups -= 1
+                handler.close_connection = True
+                return
             self._wait(handler)
             self._answer(handler, sent)
         except OSError:

@@ -75,6 +75,15 @@ class SessionStoreSuite:
         for other in ("", token.sid + " ", token.sid.lower() + "x", "x" * 22):
             assert run(sessions.find(other)) is None
 
+    def test_the_claims_of_a_session_outlive_its_rotations(self, sessions: SessionStore, alice: None) -> None:
+        token_bytes = secrets.token_bytes
+        session, token = RULES.begin("sub-alice", "fastauth", "user", NOW_S, token_bytes, b'{"department":"x"}')
+        assert run(sessions.add(session, 0))
+        assert run(sessions.rotate(rotation_of(session, token).session, session.token_hash))
+        found = run(sessions.find(session.sid))
+        assert found is not None
+        assert found.claims == b'{"department":"x"}'
+
     def test_nobody_gets_a_session_who_is_gone_disabled_or_has_another_password(
         self, users: UserStore, sessions: SessionStore
     ) -> None:

@@ -56,6 +56,21 @@ class UserStoreSuite:
         for name in ("bob", "Alice", "alice ", "", "alic", "ALICE", "al%", "alice\0"):
             assert run(users.find_by_name(name)) is None
 
+    def test_a_user_of_a_source_is_found_by_what_the_source_calls_him_and_nobody_is_twice(
+        self, users: UserStore
+    ) -> None:
+        ann = user("ann", password_hash="", source="http", subject="Ann:1")
+        run(users.add(ann, "ann"))
+        run(users.add(user("bob", password_hash="", source="ldap", subject="Ann:1"), "bob"))
+        run(users.add(user("carol"), "carol"))
+        run(users.add(user("dave"), "dave"))  # of local accounts none has a subject, and many have none
+        assert run(users.find_by_identity("http", "Ann:1")) == ann
+        assert run(users.find_by_identity("http", "ann:1")) is None
+        assert run(users.find_by_identity("http", "Ann:1\0")) is None
+        assert run(users.find_by_identity("local", "")) is None
+        with pytest.raises(Conflict):
+            run(users.add(user("eve", password_hash="", source="http", subject="Ann:1"), "eve"))
+
     def test_a_name_a_look_alike_and_a_subject_are_each_taken_once(self, users: UserStore) -> None:
         run(users.add(user("alice"), "alice"))
         for again, skeleton in (

@@ -147,6 +147,21 @@ class TestExchange:
         assert {answer.status for answer in answers} == {200}
         assert len({claims_of(answer.json["token"])["sub"] for answer in answers}) == 1
 
+    def test_a_connection_that_breaks_before_an_answer_is_tried_once_more_for_a_tenth_of_the_calls(
+        self, house: House
+    ) -> None:
+        house.service.users["ann"] = (PASSWORD, "7001", {})
+        house.service.hang_ups = 1
+        assert house.server.login("ann", PASSWORD).status == 200
+        assert len(house.service.requests) == 2
+        house.service.requests, house.service.hang_ups = [], 1_000
+        statuses = [house.server.login("ann", PASSWORD).status for _ in range(9)]  # ten failures would open the circuit
+        assert set(statuses) == {503}
+        assert 9 <= len(house.service.requests) <= 9 + 6
+        house.service.hang_ups = 0
+        for _ in range(10):
+            assert house.server.login("ann", PASSWORD).status == 200
+
 
 class TestSharedChecks:
     def test_equal_checks_at_the_same_time_are_one_and_who_leaves_ends_nothing(self, house: House) -> None:

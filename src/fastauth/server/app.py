@@ -115,7 +115,11 @@ async def compose(settings: Settings, counters: Counters, is_draining: Callable[
     """Wire one process. Raises what ``bootstrap`` raises, and TableRefused."""
     dependencies = Dependencies(settings, counters)
     postgres = dependencies.of_database() if settings.sqlite_path is None else None
-    storage = await open_storage(settings, breaker=postgres)
+    try:
+        storage = await open_storage(settings, breaker=postgres)
+    except BaseException:
+        await dependencies.close()
+        raise
     limiting = None
     try:
         limiting = Limiting(settings, counters)
@@ -157,7 +161,7 @@ async def _compose_on(
     threads = threads_per_worker(settings.workers)
     hashing = WorkPool(threads, EXPECTED_HASH_S, name="hash")
     signatures = WorkPool(threads, _EXPECTED_SIGNATURE_S, _WAITING_SIGNATURES, name="sign")
-    dependencies.open_sources(hashing)
+    dependencies.open_sources(signatures)
     issuer = Issuer(ring.active, settings.issuer_url, settings.tokens, secrets.token_bytes)
     verifier = Verifier.from_keys(ring.verifying, settings.issuer_url, settings.audience, revocations=revocations)
     published_keys = JwksEndpoint(ring, settings.tokens.jwks_max_age_s)

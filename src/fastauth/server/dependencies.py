@@ -52,7 +52,7 @@ class Dependencies:
         times = self._settings.database
         return self._breaker("database", rules, soonest_s=min(times.acquire_timeout_s, times.statement_timeout_s) / 2)
 
-    def open_sources(self, hashing: Pool) -> None:
+    def open_sources(self, pool: Pool) -> None:
         """Make the sources of the chain. In: where the small hashes of ``cache_ttl_s`` are computed.
 
         Raises IdentityRefused.
@@ -60,7 +60,7 @@ class Dependencies:
         settings = self._settings.identity
         for name in parse_chain(settings.chain):
             if name != LOCAL:
-                self.sources[name] = self._guarded(open_source(name, settings), settings, hashing)
+                self.sources[name] = self._guarded(open_source(name, settings), settings, pool)
         wanted = {part.strip() for part in f"{settings.http_claims or ''},{settings.ldap_claims or ''}".split(",")}
         if never := sorted(wanted & NEVER_PASS):
             self._log.warning("claims_never_pass", claims=never, reason="no source says them in the issuer's name")
@@ -76,10 +76,10 @@ class Dependencies:
         for source in self.sources.values():
             await source.close()
 
-    def _guarded(self, source: Source, settings: IdentitySettings, hashing: Pool) -> GuardedSource:
+    def _guarded(self, source: Source, settings: IdentitySettings, pool: Pool) -> GuardedSource:
         timeout_s, most = source_bounds(source.name, settings)
         breaker = self._breaker(source.name, self._settings.breaker, slow_s=timeout_s * _SLOW, soonest_s=timeout_s / 2)
-        accepted = AcceptedChecks(settings.cache_ttl_s, hashing) if settings.cache_ttl_s else None
+        accepted = AcceptedChecks(settings.cache_ttl_s, pool) if settings.cache_ttl_s else None
         return GuardedSource(source, breaker, timeout_s=timeout_s, most=most, accepted=accepted)
 
     def _breaker(

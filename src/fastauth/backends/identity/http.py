@@ -4,6 +4,7 @@
 Anything else, and silence, is no verdict.
 """
 
+import asyncio
 import secrets
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ _DEPTH: Final = 16
 _DNS_TTL_S: Final = 10
 # Shorter than what servers commonly allow: a connection must not be closed there as we send a password.
 _KEEP_ALIVE_S: Final = 4.0
-_RETRY_AFTER_S: Final = 0.02
+RETRY_JITTER_MS: Final = 20
 
 
 class _Answer(msgspec.Struct):
@@ -60,6 +61,7 @@ class HttpSource:
             cookie_jar=aiohttp.DummyCookieJar(),  # one user's cookie must not go along with the next one's password
             auto_decompress=False,
             trust_env=False,
+            timeout=aiohttp.ClientTimeout(total=None),  # the time is that of the login, and differs
         )
 
     async def check(self, username: str, password: str, within_s: float) -> Verdict:
@@ -69,15 +71,9 @@ class HttpSource:
         except UnicodeEncodeError:  # a lone surrogate: no service can have such a password
             return "refused"
         self._retries.earn()
-        within = aiohttp.ClientTimeout(total=within_s)
         try:
-            try:
-                return await self._ask(body, within)
-            except (aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError) as error:
-                # Not one byte of an answer: the same question may be asked once more. A certificate stays what it is.
-                if isinstance(error, aiohttp.ClientSSLError) or not self._retries.spend():
-                    raise
-            return await self._ask(body, within)
+            async with asyncio.timeout(within_s):
+                return await self._ask_again(body)
         except TimeoutError as error:
             raise Unavailable(self.name, "no answer in time") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -95,8 +91,18 @@ class HttpSource:
         """As ``Source``."""
         await self._session.close()
 
-    async def _ask(self, body: bytes, within: aiohttp.ClientTimeout) -> Verdict:
-        async with self._session.post(self._url, data=body, timeout=within, allow_redirects=False) as response:
+    async def _ask_again(self, body: bytes) -> Verdict:
+        try:
+            return await self._ask(body)
+        except (aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError) as error:
+            # Not one byte of an answer: the same question may be asked once more. A certificate stays what it is.
+            if isinstance(error, aiohttp.ClientSSLError) or not self._retries.spend():
+                raise
+        await asyncio.sleep(secrets.randbelow(RETRY_JITTER_MS) / 1000)
+        return await self._ask(body)
+
+    async def _ask(self, body: bytes) -> Verdict:
+        async with self._session.post(self._url, data=body, allow_redirects=False) as response:
             if response.status not in (200, 401, 404):
                 raise Unavailable(self.name, f"it answers with status {response.status}")
             content = await self._read(response)

@@ -8,6 +8,7 @@ what is left of the login's time, and whoever gives up closes the connection und
 import asyncio
 import contextlib
 import os
+import secrets
 import socket
 import threading
 import time
@@ -29,6 +30,7 @@ T = TypeVar("T")
 _EXPECTED_S: Final = 0.005
 _IDLE_S: Final = 30.0  # after that a connection is tried before it is used
 _LATER_S: Final = 0.05
+_JITTER_MS: Final = 20
 _MOST_GROUPS: Final = 1_000
 # The directory knows the user and does not let him in: the password is wrong or missing, the account is locked.
 _REFUSED: Final = (ldap.INVALID_CREDENTIALS, ldap.INAPPROPRIATE_AUTH, ldap.CONSTRAINT_VIOLATION)
@@ -116,6 +118,7 @@ class LdapSource:
                 self._pair().close()
                 if question.left_s() < _LATER_S or not self._retries.spend():
                     raise
+            time.sleep(secrets.randbelow(_JITTER_MS) / 1000)
             return work()
         except Unavailable:
             self._pair().close()
