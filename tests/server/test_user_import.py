@@ -1,6 +1,7 @@
 """Importing users: bad lines are named and the others are added; running it again adds nothing twice."""
 
 import asyncio
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,18 @@ def test_hashes_of_every_kind_are_taken_as_they_are(importing: Importing) -> Non
         assert importing.found(line["username"]).password_hash == line["password_hash"]
 
 
+def test_hashes_of_keycloak_and_django_are_stored_in_the_common_spelling(importing: Importing) -> None:
+    about = {"algorithm": "pbkdf2-sha512", "hashIterations": 210_000, "additionalParameters": {}}
+    secret = {"value": base64.b64encode(bytes(64)).decode(), "salt": base64.b64encode(bytes(16)).decode()}
+    report = importing(
+        {"username": "k", "keycloak": {"credentialData": json.dumps(about), "secretData": json.dumps(secret)}},
+        {"username": "d", "password_hash": f"bcrypt${BCRYPT}"},
+    )
+    assert (report.added, report.bad_count) == (2, 0)
+    assert importing.found("k").password_hash.startswith("$pbkdf2-sha512$210000$")
+    assert importing.found("d").password_hash == BCRYPT
+
+
 def test_names_are_stored_in_their_canonical_spelling(importing: Importing) -> None:
     report = importing(hashed("Alice"), hashed("ＢＯＢ"), hashed("E\u0301mile"), hashed("ALICE"))
     assert (report.added, report.existing) == (3, 1)
@@ -145,6 +158,15 @@ BAD_LINES: dict[str, Any] = {
     "bcrypt 31": {"username": "alice", "password_hash": decoy_hash("$2b$31", bytes(53))},
     "a billion rounds": {"username": "alice", "password_hash": decoy_hash("$pbkdf2-sha256$1000000000", bytes(53))},
     "scrypt of 1 TiB": {"username": "alice", "password_hash": decoy_hash("$scrypt$ln=30,r=8,p=1", bytes(53))},
+    "an absurd Keycloak credential": {
+        "username": "alice",
+        "keycloak": {
+            "credentialData": '{"algorithm": "pbkdf2-sha256", "hashIterations": 1000000000}',
+            "secretData": json.dumps({"value": "A" * 43 + "=", "salt": "AAAA"}),
+        },
+    },
+    "half a Keycloak credential": {"username": "alice", "keycloak": {"credentialData": "{}"}},
+    "a scrypt that is not Django's": {"username": "alice", "password_hash": "scrypt$15$salt$8$1$AAAA"},
     "a duplicate member": b'{"username":"alice","username":"bob","password":"x"}\n',
     "Latin-1": '{"username":"é","password":"x"}\n'.encode("latin-1"),
     "Latin-1 in an unknown member": '{"username":"alice","password":"x","é":1}\n'.encode("latin-1"),
@@ -168,7 +190,9 @@ def test_every_bad_line_is_named_by_its_number_and_the_others_are_added(importin
         assert BCRYPT not in reason
 
 
-@pytest.mark.parametrize("kind", ["argon2 of 4 GiB", "bcrypt 31", "a billion rounds", "scrypt of 1 TiB"])
+@pytest.mark.parametrize(
+    "kind", ["argon2 of 4 GiB", "bcrypt 31", "a billion rounds", "scrypt of 1 TiB", "an absurd Keycloak credential"]
+)
 def test_an_absurd_cost_is_refused_in_clear_words(importing: Importing, kind: str) -> None:
     ((number, reason),) = importing(BAD_LINES[kind]).bad
     assert number == 1
