@@ -20,8 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.load.render import load_table, render
-from benchmarks.machine import RESULTS, ROOT, describe
+from benchmarks.load.render import load_table, publish
+from benchmarks.machine import ROOT, describe
 from fastauth.backends.passwords import PROFILES, check_password, hash_password
 from fastauth.jose.issuer import Issuer
 from fastauth.server.settings import load_settings
@@ -237,14 +237,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         record = {**describe(), **measure(Path(folder), options.rounds, options.seconds)}
     print(load_table(record))
-    if options.rounds < FEWEST_ROUNDS or record["revision"].endswith("-dirty"):
-        print(f"not recorded: that takes {FEWEST_ROUNDS} rounds and a clean revision")
-        return
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{record['date'][:10]}-load.json"
-    path.write_text(json.dumps(record, indent=2) + "\n")
-    render()
-    print(f"recorded in {path.relative_to(ROOT)}")
+    publish("load", record, is_whole=options.rounds >= FEWEST_ROUNDS)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ JSON record to ``benchmarks/results`` and renders ``benchmarks/README.md``.
 import argparse
 import ast
 import contextlib
-import json
 import os
 import statistics
 import subprocess
@@ -20,9 +19,9 @@ from typing import Any, Final
 from xml.etree import ElementTree  # our own tests wrote it
 
 from benchmarks.load.figures import FEWEST_ROUNDS, LOAD_CORE, add_admin, logins_per_second, pinned_server
-from benchmarks.load.render import fleet_faults_table, fleet_table, render
+from benchmarks.load.render import fleet_faults_table, fleet_table, publish
 from benchmarks.load.sessions import UNLIMITED, add_client, form, refreshes_per_second, requests_per_second
-from benchmarks.machine import RESULTS, ROOT, describe
+from benchmarks.machine import ROOT, describe
 from tests.integration.running import CHEAP
 from tests.postgres_servers import running_postgres
 from tests.redis_servers import running_redis
@@ -102,13 +101,7 @@ def main() -> None:
         }
     print(fleet_table(record))
     print(fleet_faults_table(record))
-    if options.rounds < FEWEST_ROUNDS or record["revision"].endswith("-dirty"):
-        print(f"not recorded: that takes {FEWEST_ROUNDS} rounds and a clean revision")
-        return
-    path = RESULTS / f"{record['date'][:10]}-fleet.json"
-    path.write_text(json.dumps(record, indent=2) + "\n")
-    render()
-    print(f"recorded in {path.relative_to(ROOT)}")
+    publish("fleet", record, is_whole=options.rounds >= FEWEST_ROUNDS)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ The faults come from ``tests/integration/test_identity_faults.py`` at its full c
 """
 
 import asyncio
-import json
 import statistics
 import tempfile
 import time
@@ -13,8 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.load.fleet import measured_by_tests
-from benchmarks.load.render import identity_faults_table, identity_line, render
-from benchmarks.machine import RESULTS, ROOT, describe
+from benchmarks.load.render import identity_faults_table, identity_line, publish
+from benchmarks.machine import describe
 from fastauth.breaker import CircuitBreaker
 from fastauth.domain.breaker import BreakerRules
 from fastauth.domain.identity import parse_routes
@@ -59,13 +58,7 @@ def main() -> None:
     record: dict[str, Any] = {**describe(), "overhead_us": asyncio.run(overhead_us()), **measured}
     print(identity_faults_table(record))
     print(identity_line(record))
-    if record["revision"].endswith("-dirty"):
-        print("not recorded: that takes a clean revision")
-        return
-    path = RESULTS / f"{record['date'][:10]}-identity.json"
-    path.write_text(json.dumps(record, indent=2) + "\n")
-    render()
-    print(f"recorded in {path.relative_to(ROOT)}")
+    publish("identity", record, is_whole=True)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ from typing import Any
 import uvloop
 
 from benchmarks.load.open_loop import OpenLoop, Sample, quantile_ms
-from benchmarks.load.render import render
-from benchmarks.machine import RESULTS, ROOT, describe
+from benchmarks.load.render import publish
+from benchmarks.machine import describe
 from fastauth.limits import Limit, lease_bound
 from tests.integration.running import (
     CHEAP,
@@ -205,14 +205,7 @@ def main() -> None:
         told = faults(folder, 1.5 if options.quick else 3.0)
     record = {**describe(), "two_nodes": nodes, "faults": told}
     print(json.dumps(record, indent=2))
-    if options.quick or record["revision"].endswith("-dirty"):
-        print("not recorded: that takes a full run and a clean revision")
-        return
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{record['date'][:10]}-limits.json"
-    path.write_text(json.dumps(record, indent=2) + "\n")
-    render()
-    print(f"recorded in {path.relative_to(ROOT)}")
+    publish("limits", record, is_whole=not options.quick)
 
 
 if __name__ == "__main__":

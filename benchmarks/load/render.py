@@ -215,6 +215,18 @@ def identity_line(record: dict[str, Any]) -> str:
     )
 
 
+def publish(kind: str, record: dict[str, Any], *, is_whole: bool) -> None:
+    """Keep a record and render the page, unless the run was a short one or the revision is not one that exists."""
+    if not is_whole or record["revision"].endswith("-dirty"):
+        print("not recorded: that takes a full run on a clean revision")
+        return
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{record['date'][:10]}-{kind}.json"
+    path.write_text(json.dumps(record, indent=2) + "\n")
+    render()
+    print(f"recorded in {path.relative_to(ROOT)}")
+
+
 def render() -> str:
     """Write the page; out: the load table."""
     path = newest("*-load.json")

@@ -29,8 +29,8 @@ from benchmarks.load.figures import (
     pinned_server,
     wrk,
 )
-from benchmarks.load.render import render, sessions_table
-from benchmarks.machine import RESULTS, ROOT, describe
+from benchmarks.load.render import publish, sessions_table
+from benchmarks.machine import ROOT, describe
 from fastauth.jose.algorithms import Algorithm
 from fastauth.jose.keys import SigningKey
 from tests.integration.running import CHEAP, RunningServer, at_once, fastauth
@@ -146,13 +146,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         record = {**describe(), **measure(Path(folder), options.rounds, options.seconds)}
     print(sessions_table(record))
-    if options.rounds < FEWEST_ROUNDS or record["revision"].endswith("-dirty"):
-        print(f"not recorded: that takes {FEWEST_ROUNDS} rounds and a clean revision")
-        return
-    path = RESULTS / f"{record['date'][:10]}-sessions.json"
-    path.write_text(json.dumps(record, indent=2) + "\n")
-    render()
-    print(f"recorded in {path.relative_to(ROOT)}")
+    publish("sessions", record, is_whole=options.rounds >= FEWEST_ROUNDS)
 
 
 if __name__ == "__main__":
