@@ -313,13 +313,15 @@ def _terminate_backends(fleet: Fleet) -> None:
     )
 
 
+# The others are slower variants of these.
+OFTEN: Final = ("delay", "drop", "reset", "garbage")
 TROUBLES: Final[dict[str, Trouble]] = {
     "postgres stopped": Trouble(lambda fleet: fleet.postgres.stop(), lambda fleet: fleet.postgres.start()),
     "postgres frozen": Trouble(lambda fleet: fleet.postgres.pause(), lambda fleet: fleet.postgres.resume()),
     "postgres killed": Trouble(lambda fleet: fleet.postgres.kill(), lambda fleet: fleet.postgres.start()),
     "postgres tables locked": Trouble(_lock_tables, _unlock_tables),
     "postgres backends terminated": Trouble(_terminate_backends, lambda _: None, is_fatal=False),
-    **{f"postgres {fault}": _proxied("to_postgres", fault) for fault in FAULTS if FULL or fault != "jitter"},
+    **{f"postgres {fault}": _proxied("to_postgres", fault) for fault in FAULTS if FULL or fault in OFTEN},
 }
 REDIS_TROUBLES: Final[dict[str, Trouble]] = {
     "redis stopped": Trouble(lambda fleet: fleet.redis.stop(), lambda fleet: fleet.redis.start()),
