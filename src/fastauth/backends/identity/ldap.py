@@ -283,13 +283,19 @@ class _Pair:
         return self._connections.get("binding") or self._connect("binding", question)
 
     def cut(self) -> None:
-        """From another thread: end the connections under whoever waits on them."""
-        with self._lock:
+        """From the event loop: end the connections under whoever waits on them. It never waits itself: who holds the lock
+        is about to close them, or sees before the next operation that nobody waits any more.
+        """
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
             for connection in self._connections.values():
                 with contextlib.suppress(OSError, ldap.LDAPError):
                     copy = socket.socket(fileno=os.dup(connection.get_option(ldap.OPT_DESC)))
                     with copy:
                         copy.shutdown(socket.SHUT_RDWR)
+        finally:
+            self._lock.release()
 
     def close(self) -> None:
         """End the connections; the next question makes new ones."""
