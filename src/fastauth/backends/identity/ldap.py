@@ -283,8 +283,8 @@ class _Pair:
         return self._connections.get("binding") or self._connect("binding", question)
 
     def cut(self) -> None:
-        """From the event loop: end the connections under whoever waits on them. It never waits itself: who holds the lock
-        is about to close them, or sees before the next operation that nobody waits any more.
+        """From the event loop: end the connections under whoever waits on them, without waiting for the lock: who holds
+        it is about to close them, or sees before the next operation that nobody waits any more.
         """
         if not self._lock.acquire(blocking=False):
             return
