@@ -86,6 +86,17 @@ def test_callers_who_leave_do_not_open_it() -> None:
     assert guarded.breaker.state == "closed"
 
 
+def test_a_call_that_was_spared_is_no_answer_and_closes_nothing() -> None:
+    guarded = Guarded()
+    for _ in range(2):
+        guarded.fails(Unavailable("thing", "down"))
+    guarded.clock.now += 5
+    guarded.fails(Unavailable("thing", "every place is taken", was_asked=False))
+    assert guarded.breaker.state == "half_open"
+    assert run(guarded.call()) == "done"
+    assert str(guarded.breaker.state) == "closed"
+
+
 def test_a_slow_answer_is_a_failure() -> None:
     guarded = Guarded(slow_s=1.0)
     for _ in range(2):

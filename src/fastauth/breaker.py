@@ -128,6 +128,8 @@ class CircuitBreaker:
 
 
 def _outcome_of(error: Exception, is_failure: Callable[[Exception], bool]) -> Outcome:
+    if isinstance(error, Unavailable) and not error.was_asked:
+        return "neutral"
     if not is_failure(error):
         return "success"
     return "timeout" if isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError) else "failure"
@@ -143,8 +145,9 @@ class Bulkhead:
         self._queue: deque[asyncio.Future[None]] = deque()
 
     async def call(self, job: Callable[[], Awaitable[T]]) -> T:
-        """Await ``job()`` when it is its turn; the caller bounds how long. Raises Unavailable at once
-        when too many wait."""
+        """Await ``job()`` when it is its turn; the caller bounds how long. Raises Unavailable at once when
+        too many wait.
+        """
         if self._free:
             self._free -= 1
         else:

@@ -205,4 +205,4 @@ class GuardedSource:
 
 
 def _is_failure(error: Exception) -> bool:
-    return isinstance(error, Unavailable) and error.was_asked
+    return isinstance(error, Unavailable)

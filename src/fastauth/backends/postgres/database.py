@@ -60,7 +60,7 @@ def has_failed(error: Exception) -> bool:
     cause = error.__cause__
     if isinstance(cause, asyncpg.PostgresError):
         return isinstance(cause, _DOWN)
-    return isinstance(error, Unavailable) and error.was_asked and not isinstance(cause, asyncpg.DataError)
+    return isinstance(error, Unavailable) and not isinstance(cause, asyncpg.DataError)
 
 
 class Database:
