@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import secrets
+import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -12,11 +13,11 @@ import pytest
 import structlog.testing
 
 from fastauth.backends.caching import CachedUsers
+from fastauth.backends.hash_scheduler import HashScheduler
 from fastauth.backends.passwords import PasswordHasher, PasswordSettings
 from fastauth.backends.sqlite.database import Database
 from fastauth.backends.sqlite.sessions import SqliteSessionStore
 from fastauth.backends.sqlite.users import SqliteUserStore
-from fastauth.backends.work_pool import WorkPool
 from fastauth.domain.errors import FastauthError, InvalidCredentials, IssueFailed, Overloaded, Unavailable
 from fastauth.domain.password_schemes import decoy_hash, parse_scheme
 from fastauth.domain.sessions import Session, SessionRules
@@ -25,6 +26,7 @@ from fastauth.endpoints.auth import LoginEndpoint
 from fastauth.endpoints.errors import MalformedBody, UnsupportedMediaType
 from fastauth.endpoints.http import Response
 from fastauth.endpoints.login_limits import LoginLimits
+from fastauth.endpoints.login_queue import EVERYBODY_ELSE
 from fastauth.endpoints.problems import problem_response
 from fastauth.endpoints.session_starter import SessionStarter
 from fastauth.jose.issuer import Issuer, TokenSettings
@@ -33,6 +35,7 @@ from fastauth.verifier import Verifier
 from tests.backends.foreign_hashes import MAKERS
 from tests.backends.locking import locked
 from tests.endpoints.asking import ReadyRequest, header_of
+from tests.endpoints.queueing import answer_of, queueing
 from tests.jose.making import ISSUER, NOW_S
 
 T = TypeVar("T")
@@ -81,28 +84,24 @@ class Logins:
         assert account is not None
         return account
 
-    def with_endpoint(self, work: Callable[[LoginEndpoint, WorkPool], Awaitable[T]]) -> T:
+    def with_endpoint(self, work: Callable[[LoginEndpoint, HashScheduler], Awaitable[T]]) -> T:
         async def run() -> T:
-            pool = WorkPool(1, 0.03)
             issuer = Issuer(self.key, ISSUER, TokenSettings(), self.token_bytes)
             log = structlog.get_logger()
             sessions = SessionStarter(SqliteSessionStore(self.database), RULES, "user", secrets.token_bytes)
-            endpoint = LoginEndpoint(
-                CachedUsers(self.users), self.hasher, pool, sessions, issuer, lambda: NOW_S + 0.9, log, LoginLimits()
-            )
-            try:
-                return await work(endpoint, pool)
-            finally:
-                pool.close()
+            async with queueing() as (queue, scheduler):
+                users, limits = CachedUsers(self.users), LoginLimits()
+                endpoint = LoginEndpoint(users, self.hasher, queue, sessions, issuer, lambda: NOW_S + 0.9, log, limits)
+                return await work(endpoint, scheduler)
 
         return asyncio.run(run())
 
     def login(self, username: str, password: str, headers: dict[bytes, bytes] = JSON_BODY) -> Response:
         """The answer; every write that it set off is durable. Raises what the endpoint raises."""
 
-        async def work(endpoint: LoginEndpoint, _pool: WorkPool) -> Response:
+        async def work(endpoint: LoginEndpoint, _scheduler: HashScheduler) -> Response:
             body = json.dumps({"username": username, "password": password}).encode()
-            response = await endpoint(ReadyRequest(body, headers, "POST", "/auth"))
+            response = await answer_of(endpoint, ReadyRequest(body, headers, "POST", "/auth"))
             await asyncio.sleep(0)  # the write behind the answer is queued
             await self.database.write(lambda _connection: None)  # and this one stands behind it
             return response
@@ -182,7 +181,7 @@ def test_a_disabled_account_is_not_rehashed(logins: Logins) -> None:
 def test_a_rehash_that_cannot_be_stored_does_not_fail_the_login_and_is_logged_without_the_hash(logins: Logins) -> None:
     imported = logins.add("bob", MAKERS["bcrypt 2b"](PASSWORD))
 
-    async def work(endpoint: LoginEndpoint, _pool: WorkPool) -> Response:
+    async def work(endpoint: LoginEndpoint, _scheduler: HashScheduler) -> Response:
         body = json.dumps({"username": "bob", "password": PASSWORD}).encode()
         await logins.database.write(lambda connection: connection.execute("PRAGMA busy_timeout=20").fetchall())
         with contextlib.ExitStack() as holding:
@@ -194,7 +193,7 @@ def test_a_rehash_that_cannot_be_stored_does_not_fail_the_login_and_is_logged_wi
                 return saved
 
             endpoint._sessions.save = save_and_lock  # type: ignore[method-assign]
-            response = await endpoint(ReadyRequest(body, JSON_BODY, "POST", "/auth"))
+            response = await answer_of(endpoint, ReadyRequest(body, JSON_BODY, "POST", "/auth"))
             await asyncio.sleep(0)  # the write behind the answer is queued
             with pytest.raises(Unavailable):  # and this one stands behind it
                 await logins.database.write(lambda _connection: None)
@@ -279,27 +278,29 @@ def test_a_token_that_cannot_be_made_is_a_failure_of_its_own(logins: Logins) -> 
     assert isinstance(logins.refusal("alice", "wrong"), InvalidCredentials)
 
 
-def test_a_full_pool_refuses_with_a_time_to_come_back(logins: Logins) -> None:
-    async def work(endpoint: LoginEndpoint, pool: WorkPool) -> None:
+def test_a_full_queue_refuses_with_a_time_to_come_back_and_a_place_in_line(logins: Logins) -> None:
+    async def work(endpoint: LoginEndpoint, scheduler: HashScheduler) -> None:
         body = json.dumps({"username": "alice", "password": PASSWORD}).encode()
-        waiting = [asyncio.ensure_future(pool.run(lambda: None)) for _ in range(65)]
-        await asyncio.sleep(0)
-        with pytest.raises(Overloaded):
-            await endpoint(ReadyRequest(body, JSON_BODY, "POST", "/auth"))
+        go_on = threading.Event()
+        waiting = [scheduler.submit(go_on.wait, EVERYBODY_ELSE, number, 0) for number in range(65)]
+        with pytest.raises(Overloaded) as refusal:
+            await answer_of(endpoint, ReadyRequest(body, JSON_BODY, "POST", "/auth"))
+        assert refusal.value.ticket is not None
+        go_on.set()
         await asyncio.gather(*waiting)
-        assert (await endpoint(ReadyRequest(body, JSON_BODY, "POST", "/auth"))).status == 200
+        assert (await answer_of(endpoint, ReadyRequest(body, JSON_BODY, "POST", "/auth"))).status == 200
 
     logins.with_endpoint(work)
 
 
 def test_a_wrong_media_type_is_refused_before_the_body_is_read(logins: Logins) -> None:
-    async def work(endpoint: LoginEndpoint, _pool: WorkPool) -> None:
+    async def work(endpoint: LoginEndpoint, _scheduler: HashScheduler) -> None:
         request = ReadyRequest(b"{}", {b"content-type": b"text/plain"}, "POST", "/auth")
         with pytest.raises(UnsupportedMediaType):
-            await endpoint(request)
+            await answer_of(endpoint, request)
         assert request.reads == 0
         with pytest.raises(MalformedBody):
-            await endpoint(ReadyRequest(b"{}", JSON_BODY, "POST", "/auth"))
+            await answer_of(endpoint, ReadyRequest(b"{}", JSON_BODY, "POST", "/auth"))
 
     logins.with_endpoint(work)
 
@@ -319,40 +320,40 @@ def sent(username: str, password: str) -> ReadyRequest:
 
 
 def test_a_new_password_is_good_at_once_and_the_old_one_no_more(logins: Logins) -> None:
-    async def work(endpoint: LoginEndpoint, _pool: WorkPool) -> None:
-        assert (await endpoint(sent("alice", PASSWORD))).status == 200  # her row is kept from now on
+    async def work(endpoint: LoginEndpoint, _scheduler: HashScheduler) -> None:
+        assert (await answer_of(endpoint, sent("alice", PASSWORD))).status == 200  # her row is kept from now on
         await logins.users.set_password_hash("alice", logins.hasher.hash("another password"), 1)
         with pytest.raises(InvalidCredentials):
-            await endpoint(sent("alice", PASSWORD))
-        assert (await endpoint(sent("alice", "another password"))).status == 200
+            await answer_of(endpoint, sent("alice", PASSWORD))
+        assert (await answer_of(endpoint, sent("alice", "another password"))).status == 200
         with pytest.raises(InvalidCredentials):
-            await endpoint(sent("alice", PASSWORD))
+            await answer_of(endpoint, sent("alice", PASSWORD))
 
     logins.with_endpoint(work)
 
 
 def test_a_user_who_is_disabled_behind_the_cache_gets_no_session_and_enabled_again_gets_one(logins: Logins) -> None:
-    async def work(endpoint: LoginEndpoint, _pool: WorkPool) -> None:
-        assert (await endpoint(sent("alice", PASSWORD))).status == 200
+    async def work(endpoint: LoginEndpoint, _scheduler: HashScheduler) -> None:
+        assert (await answer_of(endpoint, sent("alice", PASSWORD))).status == 200
         await logins.users.set_disabled("alice", True, 1)
         with pytest.raises(InvalidCredentials):
-            await endpoint(sent("alice", PASSWORD))
+            await answer_of(endpoint, sent("alice", PASSWORD))
         assert logins.database.read("SELECT count(*) FROM sessions") == [(0,)]
         await logins.users.set_disabled("alice", False, 2)
-        assert (await endpoint(sent("alice", PASSWORD))).status == 200
+        assert (await answer_of(endpoint, sent("alice", PASSWORD))).status == 200
 
     logins.with_endpoint(work)
 
 
 def test_somebody_else_of_the_same_name_is_somebody_else_at_once(logins: Logins) -> None:
-    async def work(endpoint: LoginEndpoint, _pool: WorkPool) -> Response:
-        assert (await endpoint(sent("alice", PASSWORD))).status == 200
+    async def work(endpoint: LoginEndpoint, _scheduler: HashScheduler) -> Response:
+        assert (await answer_of(endpoint, sent("alice", PASSWORD))).status == 200
         await logins.users.delete("alice", 1)
         another = User(
             sub="another", name="alice", password_hash=logins.hasher.hash(PASSWORD), created_at_s=0, updated_at_s=0
         )
         await logins.users.add(another, "alice")
-        return await endpoint(sent("alice", PASSWORD))
+        return await answer_of(endpoint, sent("alice", PASSWORD))
 
     claims = Verifier({"keys": [logins.key.public_jwk]}, ISSUER, ISSUER, clock=lambda: NOW_S).verify(
         json.loads(logins.with_endpoint(work).body)["token"]

@@ -11,7 +11,8 @@ import pytest
 from fastauth.domain.errors import Conflict, IssueFailed, Overloaded, Unavailable
 from fastauth.endpoints.errors import MalformedBody
 from fastauth.endpoints.http import MAX_BODY_BYTES, Request, Response
-from fastauth.server.asgi import BODY_TIMEOUT_S, MAX_BODIES_BYTES, UNIQUE_HEADERS, AsgiApp, Route
+from fastauth.server.asgi import MAX_BODIES_BYTES, UNIQUE_HEADERS, AsgiApp, Route
+from fastauth.server.deadlines import BODY_TIMEOUT_S
 from fastauth.server.storage import StartRefused
 from tests.cases import each
 from tests.server.asking import (

@@ -93,6 +93,15 @@ BUILT: dict[str, tuple[Any, str, Any]] = {
     "breaker.failure_rate": (0.5, "0.25", 0.25),
     "breaker.timeouts_in_a_row": (5, "3", 3),
     "breaker.open_s": (5.0, "2", 2.0),
+    "lanes.login_deadline_s": (3.0, "5", 5.0),
+    "lanes.login_burst_s": (2.0, "2.5", 2.5),
+    "lanes.login_target_s": (0.02, "0.1", 0.1),
+    "lanes.renew_burst_s": (0.5, "1", 1.0),
+    "lanes.renew_target_s": (0.1, "0.2", 0.2),
+    "lanes.hash_memory_mib": ("auto", "256", 256),
+    "lanes.hash_nice": (5, "0", 0),
+    "lanes.tickets_per_s": (1_000, "0", 0),
+    "lanes.handler_timeout_s": (10.0, "20", 20.0),
     "metrics.allow": ("loopback", "10.1.0.0/16", "10.1.0.0/16"),
 }
 FILES = {"tls.cert_file", "tls.key_file"}

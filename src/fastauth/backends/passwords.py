@@ -147,7 +147,7 @@ class PasswordHasher:
 
     def __init__(self, settings: PasswordSettings) -> None:
         self.profile = PROFILES[settings.profile]
-        self._decoys: dict[str, tuple[str, float]] = {}
+        self._decoys: dict[str, tuple[str, float, int]] = {}
 
     def hash(self, password: str) -> str:
         """As ``hash_password``, under this hasher's profile."""
@@ -166,6 +166,12 @@ class PasswordHasher:
             return False
         return not password_hash.startswith(self.profile.identifier + "$")
 
+    def memory_kib(self, slowest_scheme: str | None, stored_hash: str | None) -> int:
+        """What one login's hashes take at a time, decoys included. In: as ``decoys``."""
+        own = parse_scheme(stored_hash).memory_kib if stored_hash else 0
+        slowest = self._decoy(slowest_scheme)[2] if slowest_scheme else 0
+        return max(self.profile.memory_kib, slowest, own)
+
     def decoys(self, slowest_scheme: str | None, stored_hash: str | None) -> list[str]:
         """Hashes that nobody's password matches, to be checked before a refusal so that its time tells nothing.
 
@@ -182,10 +188,12 @@ class PasswordHasher:
                 del costs[nearest]
         return [self._decoy(identifier)[0] for identifier in costs]
 
-    def _decoy(self, identifier: str) -> tuple[str, float]:
+    def _decoy(self, identifier: str) -> tuple[str, float, int]:
+        """A decoy, what it costs in milliseconds, and in KiB."""
         if identifier not in self._decoys:
             if len(self._decoys) >= _MOST_DECOYS:  # some libraries vary their rounds from user to user
                 self._decoys.clear()
             decoy = decoy_hash(identifier, secrets.token_bytes(53))
-            self._decoys[identifier] = (decoy, parse_scheme(decoy).cost_ms)
+            scheme = parse_scheme(decoy)
+            self._decoys[identifier] = (decoy, scheme.cost_ms, scheme.memory_kib)
         return self._decoys[identifier]

@@ -31,9 +31,18 @@ class Overloaded(FastauthError):
 
     code = "overloaded"
 
-    def __init__(self, retry_after_s: int) -> None:
+    def __init__(self, retry_after_s: int, ticket: str | None = None) -> None:
+        """In: a place in line, if there is one: who comes back with it is served before those who came later."""
         super().__init__("too much work is queued")
         self.retry_after_s = retry_after_s
+        self.ticket = ticket
+
+
+class HandlerTimeout(FastauthError):
+    """An answer was not ready in time; what was going on for it has been called off."""
+
+    code = "timeout"
+    retry_after_s = 1
 
 
 class Conflict(FastauthError):

@@ -27,12 +27,14 @@ class Scheme(msgspec.Struct, frozen=True):
     """A kind of hash with its parameters.
 
     ``family`` names the algorithm, ``identifier`` the algorithm with its parameters (everything of the encoded
-    hash before the salt), ``cost_ms`` a rough time to check one, good enough to tell which of two is slower.
+    hash before the salt), ``cost_ms`` a rough time to check one, good enough to tell which of two is slower,
+    ``memory_kib`` what that takes where it is worth counting.
     """
 
     family: str
     identifier: str
     cost_ms: float
+    memory_kib: int = 0
 
 
 _ARGON2 = re.compile(
@@ -90,7 +92,7 @@ def _argon2(identifier: str, memory_kib: int, passes: int, lanes: int) -> Scheme
         )
     if lanes > MAX_ARGON2_LANES or memory_kib < 8 * lanes:
         raise PasswordHashRefused(f"argon2 takes 1 to {MAX_ARGON2_LANES} lanes of at least 8 KiB each")
-    return Scheme("argon2", identifier, memory_kib * passes * 0.0007)
+    return Scheme("argon2", identifier, memory_kib * passes * 0.0007, memory_kib)
 
 
 def _bcrypt(identifier: str, cost: int) -> Scheme:
@@ -115,7 +117,7 @@ def _scrypt(identifier: str, log_n: int, r: int, p: int) -> Scheme:
         )
     if log_n >= 16 * r:
         raise PasswordHashRefused("scrypt needs N below 2 to the power of 16 x r (RFC 7914 section 2)")
-    return Scheme("scrypt", identifier, float(r * p << log_n) * 0.00035)
+    return Scheme("scrypt", identifier, float(r * p << log_n) * 0.00035, (128 * r << log_n) >> 10)
 
 
 _BCRYPT_FILL: Final = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"

@@ -1,7 +1,7 @@
 """``POST /auth``: a name and a password in, an access token out. The login journey, top to bottom."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -16,7 +16,9 @@ from fastauth.endpoints.errors import ClientLeft
 from fastauth.endpoints.http import JSON, NO_STORE, Headers, Request, Response
 from fastauth.endpoints.identity import ExternalAccounts, IdentityChain
 from fastauth.endpoints.login_limits import DEVICE_COOKIE, DEVICE_HEADER, LoginLimits, presented_device
+from fastauth.endpoints.login_queue import LoginQueue, Turn
 from fastauth.endpoints.openapi import Operation
+from fastauth.endpoints.problems import problem_response
 from fastauth.endpoints.session_starter import SessionStarter
 from fastauth.jose.issuer import IssuedToken, Issuer
 
@@ -50,6 +52,7 @@ class Hasher(Protocol):
     def hash(self, password: str) -> str: ...
     def needs_rehash(self, password: str, password_hash: str) -> bool: ...
     def decoys(self, slowest_scheme: str | None, stored_hash: str | None) -> list[str]: ...
+    def memory_kib(self, slowest_scheme: str | None, stored_hash: str | None) -> int: ...
 
 
 class Users(Protocol):
@@ -62,7 +65,7 @@ class Users(Protocol):
 
 
 class Pool(Protocol):
-    """Runs hash jobs, a bounded number of them; raises Overloaded beyond."""
+    """Runs jobs that sign, a bounded number of them; raises Overloaded beyond."""
 
     async def run(self, job: Callable[[], "_Login | None"]) -> "_Login | None": ...
 
@@ -72,6 +75,17 @@ class Log(Protocol):
 
     def warning(self, event: str, **values: Any) -> Any: ...
     def error(self, event: str, **values: Any) -> Any: ...
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    """A login that is asked for: the account's name in its canonical form, None when no account can have this one, and
+    the nonce of the device if it is a known one.
+    """
+
+    request: Request
+    credentials: Credentials
+    name: str | None
+    device: str | None
 
 
 class _Login(msgspec.Struct):
@@ -115,7 +129,7 @@ class LoginEndpoint:
         self,
         users: Users,
         hasher: Hasher,
-        pool: Pool,
+        queue: LoginQueue,
         sessions: SessionStarter,
         issuer: Issuer,
         clock: Callable[[], float],
@@ -126,7 +140,7 @@ class LoginEndpoint:
         """In: ``external`` None when the own database decides alone."""
         self._users = users
         self._hasher = hasher
-        self._pool = pool
+        self._queue = queue
         self._sessions = sessions
         self._issuer = issuer
         self._clock = clock
@@ -135,19 +149,25 @@ class LoginEndpoint:
         self._external = external
         self._background: set[asyncio.Task[None]] = set()
 
-    async def __call__(self, request: Request) -> Response:
-        """Raises what ``endpoints/problems.py`` answers."""
+    def __call__(self, request: Request) -> Response | Awaitable[Response]:
+        """Raises what ``endpoints/problems.py`` answers. In the worst of a storm most are refused here and now."""
+        refusal = self._queue.refuse_unread()
+        return self._answer(request) if refusal is None else problem_response(refusal)
+
+    async def _answer(self, request: Request) -> Response:
         await self._limits.admit(request)
         check_json_content_type(request)
         credentials = decode_credentials(await request.read_body())
         if not credentials.password:  # refused before any source is asked: to LDAP it would be an anonymous bind
             raise InvalidCredentials
         name = canonical_or_none(credentials.username)
-        device = await self._known_device(request, name)
-        attempt = await self._limits.reserve(credentials.username, name, device)
+        asked = _Asked(request, credentials, name, await self._known_device(request, name))
+        # Before anything else is spent on it, unless it may turn out that somebody else checks this password.
+        turn = await self._enter(asked) if self._external is None else None
+        attempt = await self._limits.reserve(credentials.username, name, asked.device)
         failed = False
         try:
-            login = await self._log_in(request, name, credentials.password)
+            login = await self._log_in(asked, turn)
             failed = login is None
         except (asyncio.CancelledError, ClientLeft):  # whoever hangs up before the answer has guessed all the same
             failed = True
@@ -161,16 +181,21 @@ class LoginEndpoint:
         granted = Granted(login.access.text, "Bearer", login.access.ttl_s, login.refresh.text)
         return Response(200, (JSON, NO_STORE, *self._remember_device(request, login.user)), _encode(granted))
 
-    async def _log_in(self, request: Request, name: str | None, password: str) -> "_Login | None":
+    async def _enter(self, asked: "_Asked") -> Turn:
+        name = asked.name or asked.credentials.username
+        return await self._queue.enter(asked.request, name, is_known_device=asked.device is not None)
+
+    async def _log_in(self, asked: "_Asked", turn: Turn | None) -> "_Login | None":
         """A session that is stored, None for a refusal."""
+        name, password = asked.name, asked.credentials.password
         user = await self._find(name)
         if self._external is not None and name is not None and not self._external.chain.is_local(name, user):
-            verdict = await request.while_connected(self._external.chain.ask(name, password, user))
+            verdict = await asked.request.while_connected(self._external.chain.ask(name, password, user))
             if isinstance(verdict, Identity):
                 return await self._log_in_as(self._external, verdict, name)
             if verdict == "refused":
                 return None
-        return await self._log_in_here(user, password)
+        return await self._log_in_here(asked, user, turn or await self._enter(asked))
 
     async def _log_in_as(self, external: ExternalLogins, identity: Identity, name: str) -> "_Login | None":
         """Somebody whose password a source has found right; the account here may be disabled all the same."""
@@ -180,19 +205,23 @@ class LoginEndpoint:
         login = await external.signatures.run(lambda: self._sign(user, identity))
         return login if login is not None and await self._sessions.save(login.session, user) else None
 
-    async def _log_in_here(self, user: User | None, password: str) -> "_Login | None":
+    async def _log_in_here(self, asked: "_Asked", user: User | None, turn: Turn) -> "_Login | None":
         """The own database decides. The row may come from a cache, and be outdated: it is believed only when it admits
         and the session can be stored, and looked at again in the database otherwise.
         """
-        login = await self._try(user, password)
+        login = await self._try(asked, user, turn)
         if login is not None or user is None:
             return login
         current = await self._users.find_again(user)
-        return None if current == user else await self._try(current, password)
+        return None if current == user else await self._try(asked, current, turn)
 
-    async def _try(self, user: User | None, password: str) -> "_Login | None":
+    async def _try(self, asked: "_Asked", user: User | None, turn: Turn) -> "_Login | None":
         slowest = await self._users.slowest_scheme()
-        login = await self._pool.run(lambda: self._check_and_sign(password, user, slowest))
+        memory_kib = self._hasher.memory_kib(slowest, user.password_hash if user is not None else None)
+        password = asked.credentials.password
+        login = await self._queue.run(
+            asked.request, turn, memory_kib, lambda: self._check_and_sign(password, user, slowest)
+        )
         if login is None or not await self._sessions.save(login.session, login.user):
             return None
         return login

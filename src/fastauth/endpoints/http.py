@@ -1,7 +1,8 @@
 """A request and a response as the endpoints see them."""
 
+import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, TypeVar
 from urllib.parse import quote_from_bytes
 
@@ -21,10 +22,11 @@ class Request(ABC):
 
     Header names are lower case; no header of ``UNIQUE_HEADERS`` stands twice, the lines of others are joined. ``peer``
     is the address at the other end of the connection, None where there is none. ``answer_fields`` are headers that its
-    answer gets whatever it is, an error too. ``query`` is what stands behind the ``?``, as it was sent.
+    answer gets whatever it is, an error too. ``query`` is what stands behind the ``?``, as it was sent. ``on_body`` is
+    called once the whole body is here.
     """
 
-    __slots__ = ("answer_fields", "headers", "method", "path", "peer", "query")
+    __slots__ = ("answer_fields", "headers", "method", "on_body", "path", "peer", "query")
 
     def __init__(
         self, method: str, path: str, headers: Mapping[bytes, bytes], peer: str | None = None, query: bytes = b""
@@ -35,10 +37,15 @@ class Request(ABC):
         self.peer = peer
         self.query = query
         self.answer_fields: Headers = ()
+        self.on_body: Callable[[], None] | None = None
 
     @abstractmethod
     async def read_body(self) -> bytes:
         """The whole body. Raises the errors of ``endpoints/errors.py``: too large, too slow, broken off."""
+
+    async def unless_left(self, outcome: "asyncio.Future[T]") -> T:
+        """What comes of ``outcome``, which is cancelled when the client leaves. Raises ClientLeft."""
+        return await outcome
 
     async def while_connected(self, work: Coroutine[Any, Any, T]) -> T:
         """The outcome of ``work``, which is cancelled when the client leaves. Raises ClientLeft."""

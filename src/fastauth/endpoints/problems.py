@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from fastauth.domain.errors import FastauthError, Overloaded, Unavailable
+from fastauth.domain.errors import FastauthError, HandlerTimeout, Overloaded, Unavailable
 from fastauth.domain.limits import RateLimited
 from fastauth.endpoints.errors import MethodNotAllowed
 from fastauth.endpoints.http import JSON, NO_CACHE, NO_STORE, Headers, Response
@@ -74,6 +74,7 @@ PROBLEMS: Final[dict[str, Problem]] = {
     "overloaded": Problem(
         503, "More is waiting than can be done in time; try again after the time in Retry-After.", (), _LATER
     ),
+    "timeout": Problem(503, "The answer was not ready in time; nothing goes on for it any more.", (), _LATER),
     "unavailable": Problem(
         503, "Something this request needs is not available; try again after the time in Retry-After.", (), _LATER
     ),
@@ -111,7 +112,7 @@ def problem_response(error: FastauthError, request_id: str | None = None) -> Res
     """The answer to an error (RFC 9457). A code that is not in the table is a generic 500."""
     code, problem = _found(error)
     headers = (_PROBLEM_JSON, NO_STORE, *_headers(problem, error, request_id))
-    return Response(problem.status, headers, _body(code, problem, str(error), request_id))
+    return Response(problem.status, headers, _body(code, problem, error, request_id))
 
 
 def oauth_response(error: FastauthError, request_id: str | None = None) -> Response:
@@ -133,7 +134,7 @@ def _found(error: FastauthError) -> tuple[str, Problem]:
 
 def _headers(problem: Problem, error: FastauthError, request_id: str | None) -> Headers:
     headers = problem.headers
-    if isinstance(error, Overloaded | RateLimited | Unavailable):
+    if isinstance(error, Overloaded | RateLimited | Unavailable | HandlerTimeout):
         headers += ((b"retry-after", str(error.retry_after_s).encode()),)
     if isinstance(error, MethodNotAllowed):
         headers += ((b"allow", ", ".join(error.allowed).encode()),)
@@ -142,14 +143,16 @@ def _headers(problem: Problem, error: FastauthError, request_id: str | None) -> 
     return headers
 
 
-def _body(code: str, problem: Problem, text: str, request_id: str | None) -> bytes:
+def _body(code: str, problem: Problem, error: FastauthError, request_id: str | None) -> bytes:
     body: dict[str, Any] = {
         "type": "about:blank",
         "title": HTTPStatus(problem.status).phrase,
         "status": problem.status,
         "code": code,
-        "detail": problem.detail or text,
+        "detail": problem.detail or str(error),
     }
+    if isinstance(error, Overloaded) and error.ticket is not None:
+        body["ticket"] = error.ticket
     if request_id is not None:
         body["request_id"] = request_id
     return msgspec.json.encode(body)

@@ -7,10 +7,10 @@ import secrets
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from fastauth.backends.caching import CachedClients, CachedUsers
-from fastauth.backends.passwords import EXPECTED_HASH_S, PasswordHasher
+from fastauth.backends.passwords import PasswordHasher
 from fastauth.backends.work_pool import WorkPool, threads_per_worker
 from fastauth.domain.clients import PURPOSE as CLIENT_SECRETS
 from fastauth.domain.clients import ClientSecrets
@@ -53,6 +53,7 @@ from fastauth.server.bootstrap import load_master_key, open_signing_keys
 from fastauth.server.counters import Counters
 from fastauth.server.dependencies import Dependencies
 from fastauth.server.housekeeping import Housekeeping
+from fastauth.server.lanes import hash_scheduler, login_queue, renewals
 from fastauth.server.limiting import Limiting
 from fastauth.server.revocation_feed import RevocationFeed
 from fastauth.server.settings import Settings, load_settings
@@ -67,13 +68,19 @@ _DATABASE_MISSED_S: Final = 2.0
 _WAITING_SIGNATURES: Final = 2_000  # as many as are made in about two seconds
 
 
+class Pool(Protocol):
+    """Threads that end."""
+
+    def close(self) -> None: ...
+
+
 class Service:
     """A started server: its router, and what has to be closed when it ends."""
 
     def __init__(
         self,
         router: Router,
-        pools: Sequence[WorkPool],
+        pools: Sequence[Pool],
         limiting: Limiting,
         storage: Storage,
         dependencies: Dependencies,
@@ -108,7 +115,7 @@ def create_app(settings: Settings | None = None) -> AsgiApp:
     fails the lifespan or, without one, the first request.
     """
     chosen = settings or load_settings(None, os.environ, {})
-    return AsgiApp(lambda: compose(chosen, Counters(None), is_draining=lambda: False))
+    return AsgiApp(lambda: compose(chosen, Counters(None), is_draining=lambda: False), chosen.lanes.handler_timeout_s)
 
 
 async def compose(settings: Settings, counters: Counters, is_draining: Callable[[], bool]) -> Service:
@@ -159,7 +166,7 @@ async def _compose_on(
     await feed.catch_up()  # before the first token is looked at
 
     threads = threads_per_worker(settings.workers)
-    hashing = WorkPool(threads, EXPECTED_HASH_S, name="hash")
+    hashing = hash_scheduler(settings, counters)
     signatures = WorkPool(threads, _EXPECTED_SIGNATURE_S, _WAITING_SIGNATURES, name="sign")
     dependencies.open_sources(signatures)
     issuer = Issuer(ring.active, settings.issuer_url, settings.tokens, secrets.token_bytes)
@@ -175,8 +182,9 @@ async def _compose_on(
     rules = _session_rules(settings)
     starter = SessionStarter(storage.sessions, rules, settings.tokens.user_scope, random_bytes)
     limits, hasher = limiting.for_login(master_key), PasswordHasher(settings.passwords)
+    queue = login_queue(settings, counters, hashing, limiting, master_key)
     external = _external_logins(settings, dependencies, users, signatures)
-    login = LoginEndpoint(users, hasher, hashing, starter, issuer, clock, log, limits, external)
+    login = LoginEndpoint(users, hasher, queue, starter, issuer, clock, log, limits, external)
 
     authentication = ClientAuthentication(clients, ClientSecrets(master_key.derive(CLIENT_SECRETS)), clock)
     grants: list[Grant[Any]] = [
@@ -210,13 +218,14 @@ async def _compose_on(
 
     ready, metrics = ReadyEndpoint(is_draining, is_stale, missing, readers), MetricsEndpoint(readers, counters.render)
 
+    renew = renewals(settings, counters)
     routes = [
         Route("/auth", login, ("POST",), auth.OPERATION),
         Route("/verify", VerifyEndpoint(verifier, limiting.for_verify()), (), verify.OPERATION, is_subtree=True),
-        Route("/token", tokens, ("POST",), token.OPERATION, is_oauth=True),
-        Route("/introspect", introspection, ("POST",), introspect.OPERATION, is_oauth=True),
-        Route("/revoke", revocation, ("POST",), revoke.OPERATION, is_oauth=True),
-        Route("/logout", ending, ("POST",), logout.OPERATION),
+        Route("/token", renew(tokens), ("POST",), token.OPERATION, is_oauth=True),
+        Route("/introspect", renew(introspection), ("POST",), introspect.OPERATION, is_oauth=True),
+        Route("/revoke", renew(revocation), ("POST",), revoke.OPERATION, is_oauth=True),
+        Route("/logout", renew(ending), ("POST",), logout.OPERATION),
         Route("/.well-known/jwks.json", published_keys, ("GET",), jwks.OPERATION),
         *(Route(path, about, ("GET",), metadata.OPERATION) for path in metadata.metadata_paths(settings.issuer_url)),
         Route("/livez", livez, ("GET",), health.ALIVE),

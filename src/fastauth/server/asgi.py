@@ -19,6 +19,8 @@ from fastauth.endpoints.errors import (
 from fastauth.endpoints.http import MAX_BODY_BYTES, Request, Response
 from fastauth.endpoints.openapi import Operation
 from fastauth.endpoints.problems import oauth_response, problem_response
+from fastauth.endpoints.waiting_page import waiting_page, wants_page
+from fastauth.server.deadlines import HANDLER_TIMEOUT_S, BodyDeadline, HandlerDeadlines
 from fastauth.server.telemetry import get_log, where
 
 T = TypeVar("T")
@@ -26,7 +28,6 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-BODY_TIMEOUT_S: Final = 2.0
 REFUSAL_LOG_S: Final = 1.0
 # A second one of these is an attack or a defect; two parties would each believe another (RFC 9110 section 5.3).
 UNIQUE_HEADERS: Final = (
@@ -166,6 +167,8 @@ class AsgiRequest(Request):
                 if size > MAX_BODY_BYTES:
                     raise BodyTooLarge
                 if not message.get("more_body", False):
+                    if self.on_body is not None:
+                        self.on_body()
                     return b"".join((*chunks, chunk)) if chunks else chunk
                 chunks.append(chunk)
         except asyncio.CancelledError:
@@ -175,6 +178,18 @@ class AsgiRequest(Request):
         finally:
             deadline.end()
             self._bodies.release(size)
+
+    async def unless_left(self, outcome: "asyncio.Future[T]") -> T:
+        leaving = asyncio.get_running_loop().create_task(self._left())
+        leaving.add_done_callback(lambda _: outcome.cancel())
+        try:
+            return await outcome
+        except asyncio.CancelledError:
+            if leaving.done() and not leaving.cancelled():
+                raise ClientLeft from None
+            raise
+        finally:
+            leaving.cancel()
 
     async def while_connected(self, work: Coroutine[Any, Any, T]) -> T:
         loop = asyncio.get_running_loop()
@@ -201,31 +216,6 @@ def _forget(task: "asyncio.Task[Any]") -> None:
         task.exception()
 
 
-class BodyDeadline:
-    """Cancels the current task when a body takes too long: what ``asyncio.timeout`` does, at a third of its price."""
-
-    __slots__ = ("_is_missed", "_task", "_timer")
-
-    def __init__(self) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - whoever reads a body is one
-        self._task = task
-        self._is_missed = False
-        self._timer = asyncio.get_running_loop().call_later(BODY_TIMEOUT_S, self._cancel)
-
-    def _cancel(self) -> None:
-        self._is_missed = True
-        self._task.cancel()
-
-    def was_missed(self) -> bool:
-        """Whether it was this that cancelled the task, and nobody else did as well."""
-        return self._is_missed and self._task.uncancel() <= 0
-
-    def end(self) -> None:
-        """The body has arrived."""
-        self._timer.cancel()
-
-
 def _join_lines(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """Headers of which some stand on several lines, as one value each (RFC 9110 section 5.3; RFC 9113 8.2.3)."""
     joined: dict[bytes, bytes] = {}
@@ -242,8 +232,9 @@ def _join_lines(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
 class AsgiApp:
     """The ASGI application. It starts with the lifespan event or, where a host sends none, with the first request."""
 
-    def __init__(self, start: Callable[[], Awaitable[Service]]) -> None:
+    def __init__(self, start: Callable[[], Awaitable[Service]], handler_timeout_s: float = HANDLER_TIMEOUT_S) -> None:
         self._start = start
+        self._deadlines = HandlerDeadlines(handler_timeout_s)
         self._bodies = BodyBudget()
         self._errors = ErrorAnswers()
         self._starting = asyncio.Lock()
@@ -271,9 +262,11 @@ class AsgiApp:
             if raw_path and not route.is_subtree and not raw_path.endswith(path.encode()):
                 raise PathNotFound
             answer = route.handle(request)
-            response: Response = answer if type(answer) is Response else await answer
+            response: Response = answer if type(answer) is Response else await self._deadlines.keep(answer)
         except FastauthError as error:
             response = self._errors.answer(error, path, self._is_oauth(path))
+            if isinstance(error, Overloaded) and request is not None and wants_page(request):
+                response = waiting_page(error, request)
         except Exception as error:  # noqa: BLE001 - the last line of defence: a generic 500, and the worker lives
             response = self._errors.answer_defect(error, path, self._is_oauth(path))
         headers = response.headers

@@ -31,6 +31,7 @@ from fastauth.server.app import compose
 from fastauth.server.asgi import AsgiApp
 from fastauth.server.counters import Counters
 from fastauth.server.limiting import table_path
+from fastauth.server.listening import run_worker
 from fastauth.server.settings import Settings
 from fastauth.server.storage import StartRefused
 from fastauth.server.telemetry import GRANIAN_LOGS, get_log
@@ -289,7 +290,7 @@ def serve(settings: Settings, say: Callable[[str], None]) -> None:
     Counters(counters_path).clear()
     server = Server(settings, free_address(settings.host, settings.port), drain, say)
     load = partial(build_worker_app, settings, flag_path, counters_path, os.getpid())
-    server.serve(target_loader=load, wrap_loader=False)
+    server.serve(spawn_target=run_worker, target_loader=load, wrap_loader=False)
     flag_path.unlink(missing_ok=True)
     counters_path.unlink(missing_ok=True)
     table.trim()
@@ -313,7 +314,7 @@ def build_worker_app(settings: Settings, flag_path: Path, counters_path: Path, p
         _let_signals_through(loop, _TURNS_OF_A_START)
         return service
 
-    return AsgiApp(start)
+    return AsgiApp(start, settings.lanes.handler_timeout_s)
 
 
 def _let_signals_through(loop: asyncio.AbstractEventLoop, turns: int) -> None:

@@ -1,6 +1,7 @@
 """The limits of one process, as its settings have them: what is limited, where the buckets are, who is told."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -55,7 +56,9 @@ class Limiting:
         self._local = LocalBuckets(settings.limits.max_buckets, table_path(settings))
         self._redis_was_lost = False
         self._shared = self._redis() if settings.redis_url else None
-        self._addresses = ClientAddresses(settings.trusted_proxies, settings.proxy.header.encode(), self._warn)
+        # Takes a token wherever it is kept that all nodes see it.
+        self.spend: Decide = self._local.take if self._shared is None else self._shared.decide
+        self.addresses = ClientAddresses(settings.trusted_proxies, settings.proxy.header.encode(), self._warn)
         counters.evictions = lambda: self._local.evictions
 
     async def open(self) -> None:
@@ -99,6 +102,18 @@ class Limiting:
         name = "refresh_per_family"
         return None if limit is None else NamedLimit(name, limit, self._counters.of_limit(name))
 
+    @property
+    def places(self) -> LocalBuckets:
+        """The table of this machine."""
+        return self._local
+
+    def at_most_each_second(self, what: str, count: int) -> Callable[[], bool]:
+        """Whether it may be done once more, by this process; not counted anywhere."""
+        if not count:
+            return lambda: False
+        take, limit, key = self._local.take, Limit(max(1, 1_000_000 // count), count), f"{what}:{os.getpid()}"
+        return lambda: take(key, limit).allowed
+
     def _redis(self) -> RedisBuckets:
         count = self._counters.of_redis()
 
@@ -125,14 +140,13 @@ class Limiting:
         limit = self._tier(name)
         if limit is None:
             return None
-        decide: Decide = self._local.take if self._shared is None else self._shared.decide
-        return RateLimit(name, limit, self._counters.of_limit(name), decide)
+        return RateLimit(name, limit, self._counters.of_limit(name), self.spend)
 
     def _per_address(self, name: str) -> AddressLimit | None:
         limit = self._limit(name)
         if limit is None:
             return None
-        return AddressLimit(limit, self._addresses, shows_fields=self._settings.limits.ratelimit_fields)
+        return AddressLimit(limit, self.addresses, shows_fields=self._settings.limits.ratelimit_fields)
 
     def _guesses(self) -> GuessLimit | None:
         limit = self._tier("login_per_user")

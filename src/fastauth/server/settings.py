@@ -20,6 +20,7 @@ from fastauth.backends.identity import IdentitySettings
 from fastauth.backends.identity import check_settings as check_identity
 from fastauth.backends.passwords import PasswordSettings
 from fastauth.backends.postgres import DatabaseRefused, DatabaseSettings, check_url, is_postgres
+from fastauth.domain.admission import Seconds
 from fastauth.domain.breaker import BreakerRules
 from fastauth.domain.errors import FastauthError, MasterKeyRefused, ScopeRefused
 from fastauth.domain.hosts import is_loopback
@@ -73,6 +74,20 @@ class MetricsSettings(_Section, frozen=True, kw_only=True):
     allow: Text = "loopback"
 
 
+class LaneSettings(_Section, frozen=True, kw_only=True):
+    """``[lanes]``: how long one may wait for what, in seconds; ``docs/overload.md`` explains them."""
+
+    login_deadline_s: Seconds = 3.0
+    login_burst_s: Seconds = 2.0
+    login_target_s: Seconds = 0.02
+    renew_burst_s: Seconds = 0.5
+    renew_target_s: Seconds = 0.1
+    hash_memory_mib: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)] | Literal["auto"] = "auto"
+    hash_nice: Annotated[int, msgspec.Meta(ge=0, le=19)] = 5
+    tickets_per_s: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 1_000
+    handler_timeout_s: Seconds = 10.0
+
+
 class RevocationSettings(_Section, frozen=True, kw_only=True):
     """``[revocation]``: how stale this node may become."""
 
@@ -103,6 +118,7 @@ class Settings(_Section, frozen=True, kw_only=True):
     identity: IdentitySettings = IdentitySettings()
     breaker: BreakerRules = BreakerRules()
     metrics: MetricsSettings = MetricsSettings()
+    lanes: LaneSettings = LaneSettings()
     revocation: RevocationSettings = RevocationSettings()
 
     def __repr__(self) -> str:  # holds the master key and database passwords
@@ -348,6 +364,7 @@ def _check(settings: Settings) -> Iterator[str]:
     yield from _check_tls(settings.tls)
     yield from _check_limits(settings)
     yield from _check_database(settings)
+    yield from _check_lanes(settings.lanes)
     yield from check_identity(settings.identity, allow_insecure=settings.allow_insecure)
     if "\0" in settings.data_dir:
         yield "data_dir: not a path"
@@ -375,6 +392,16 @@ def _check(settings: Settings) -> Iterator[str]:
         check_scope(settings.tokens.user_scope)
     except ScopeRefused as error:
         yield f"tokens.user_scope: {error}"
+
+
+def _check_lanes(lanes: LaneSettings) -> Iterator[str]:
+    for lane in ("login", "renew"):
+        if getattr(lanes, f"{lane}_target_s") > getattr(lanes, f"{lane}_burst_s"):
+            yield f"lanes.{lane}_target_s: must not be longer than lanes.{lane}_burst_s"
+    if lanes.login_burst_s > lanes.login_deadline_s:
+        yield "lanes.login_burst_s: must not be longer than lanes.login_deadline_s, after which nobody waits any more"
+    if lanes.handler_timeout_s <= lanes.login_deadline_s:
+        yield "lanes.handler_timeout_s: must be longer than lanes.login_deadline_s, which is a part of it"
 
 
 def _check_database(settings: Settings) -> Iterator[str]:

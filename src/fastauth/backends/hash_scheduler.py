@@ -1,0 +1,189 @@
+"""Who is hashed when: the threads for password hashes, the lanes before them, and how long one has to wait there.
+
+A job that nobody waits for any more, or that comes too late, is dropped before it is hashed. The permit belongs to the
+job: who leaves while it is hashed frees its place only when that is done, so that leaving buys nobody another hash.
+"""
+
+import asyncio
+import contextlib
+import math
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from fastauth.backends.hash_permits import HashPermits
+from fastauth.backends.work_pool import Job, JobThreads
+from fastauth.domain.errors import Overloaded
+from fastauth.domain.fair_queue import FairQueue, Place
+
+HASHED: Final = "hashed"
+LEFT: Final = "left"
+EXPIRED: Final = "expired"
+FOR_NOBODY: Final = "hashed_for_nobody"
+"""The client left while it was hashed; before that moment it would have been ``LEFT``."""
+OUTCOMES: Final = (HASHED, LEFT, EXPIRED, FOR_NOBODY)
+
+_WEIGHT: Final = 0.1  # of one job in the mean
+_STEADY_JOBS: Final = 8
+_LOWEST_PRIORITY: Final = 19
+
+
+class HashJob(Job):
+    """A hash that waits for its turn."""
+
+    __slots__ = ("expires_s", "has_run", "memory_kib", "place")
+
+    def __init__(
+        self, work: Callable[[], Any], future: "asyncio.Future[Any]", memory_kib: int, expires_s: float
+    ) -> None:
+        super().__init__(work, future)
+        self.memory_kib = memory_kib
+        self.expires_s = expires_s
+        self.has_run = False
+        self.place: Place | None = None
+
+
+class HashScheduler(JobThreads[HashJob]):
+    """The hash threads of one worker. To be made, used and closed on one running event loop.
+
+    The threads run at a lower priority than the event loop (``nice`` steps lower), so that a storm of logins leaves it
+    the processor; the kernel still gives them their part of a busy core.
+    """
+
+    def __init__(
+        self,
+        permits: HashPermits,
+        threads: int,
+        shares: Sequence[float],
+        *,
+        expected_s: float,
+        deadline_s: float,
+        nice: int = 0,
+        count: Callable[[str], None] = lambda outcome: None,
+    ) -> None:
+        """In: ``shares`` of the lanes, one together; ``expected_s`` what a hash takes, until some have been measured;
+        ``deadline_s`` after which nobody waits any more; ``count`` is told each of ``OUTCOMES``.
+        """
+        super().__init__(threads, "hash")
+        self._permits = permits
+        self._shares = tuple(shares)
+        self._mean_s = expected_s
+        self._deadline_s = deadline_s
+        self._nice = nice
+        self._count = count
+        self._waiting = FairQueue[HashJob](shares)
+        self._running = 0
+        self._lock = threading.Lock()
+        self._wakes: queue.SimpleQueue[bool] = queue.SimpleQueue()  # one for each job; False: no more
+        self._is_closing = False
+        self._start()
+
+    # -- what is known of the queue
+
+    def length(self, lane: int) -> int:
+        """How many wait in a lane."""
+        return self._waiting.length(lane)
+
+    @property
+    def running(self) -> int:
+        """How many have left the queue and are not done."""
+        return self._running
+
+    def wait_s(self, lane: int, since: int) -> float:
+        """How long somebody who joins now would wait for the first turn of a thread. In: as ``submit``."""
+        with self._lock:
+            before = self._waiting.before(lane, since) + self._running
+        return max(0.0, before - len(self._threads) + 1) * self._mean_s / len(self._threads)
+
+    def each_s(self, lane: int) -> float:
+        """What one more in a lane costs those behind it."""
+        others = len(self._waiting) - self._waiting.length(lane)
+        return self._mean_s / len(self._threads) / (self._shares[lane] if others else 1.0)
+
+    @property
+    def steady_s(self) -> float:
+        """How long a queue must be for no thread ever to run out of work between two looks."""
+        return _STEADY_JOBS * self._mean_s
+
+    # -- jobs
+
+    def submit(self, work: Callable[[], Any], lane: int, since: int, memory_kib: int) -> "asyncio.Future[Any]":
+        """Hand in a job. In: its lane, since when whoever wants it has been waiting (microseconds since 1970 UTC), the
+        memory it takes. Out: a future; cancelled, it takes the job out of the queue. Overloaded comes through it when
+        the deadline has passed.
+        """
+        future: asyncio.Future[Any] = self._loop.create_future()
+        patience_s = max(self._deadline_s - self._mean_s, self._deadline_s / 2)
+        job = HashJob(work, future, memory_kib, time.monotonic() + patience_s)
+        future.add_done_callback(lambda future: self._withdraw(job) if future.cancelled() else None)
+        with self._lock:
+            job.place = self._waiting.push(lane, since, job)
+        self._wakes.put(True)
+        return future
+
+    def _withdraw(self, job: HashJob) -> None:
+        with self._lock:
+            was_waiting = job.place is not None and self._waiting.remove(job.place)
+        if was_waiting:
+            self._count(LEFT)
+
+    # -- in the threads
+
+    def _work(self) -> None:
+        with contextlib.suppress(OSError):  # a kernel that does not let us
+            mine = os.getpriority(os.PRIO_PROCESS, 0)
+            thread = threading.get_native_id()
+            os.setpriority(os.PRIO_PROCESS, thread, min(_LOWEST_PRIORITY, mine + self._nice))
+        super()._work()
+
+    def _next(self) -> HashJob | None:
+        while self._wakes.get():
+            with self._lock:
+                if self._waiting:
+                    self._running += 1
+                    return self._waiting.pop()
+        return None
+
+    def _is_wanted(self, job: HashJob) -> bool:
+        return not (self._is_closing or job.future.cancelled()) and time.monotonic() < job.expires_s
+
+    def _do(self, job: HashJob) -> None:
+        began = time.perf_counter()
+        if self._is_wanted(job) and self._permits.take(job.memory_kib, lambda: self._is_wanted(job)):
+            try:
+                job.has_run = True
+                super()._do(job)
+            finally:
+                self._permits.give_back(job.memory_kib)
+        if job.has_run:
+            job.seconds = time.perf_counter() - began  # the wait for a permit too: that is the pace of this worker
+        else:
+            job.error = Overloaded(max(1, math.ceil(self._mean_s)))
+        with self._lock:
+            self._running -= 1
+
+    # -- on the event loop
+
+    def _settled(self, job: HashJob) -> None:
+        if job.has_run and job.error is None:
+            self._mean_s += _WEIGHT * (job.seconds - self._mean_s)
+        is_alone = job.future.cancelled()
+        if job.has_run:
+            self._count(FOR_NOBODY if is_alone else HASHED)
+        else:
+            self._count(LEFT if is_alone else EXPIRED)
+
+    def close(self) -> None:
+        """Drop what has not started and wait for what has."""
+        self._is_closing = True
+        with self._lock:
+            dropped = self._waiting.drain()
+        for job in dropped:
+            self._loop.call_soon_threadsafe(job.future.cancel)
+        for _ in self._threads:
+            self._wakes.put(False)
+        self._join()
+        self._permits.close()

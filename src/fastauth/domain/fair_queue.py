@@ -1,0 +1,96 @@
+"""A queue of several lanes: each has a share, what one does not use the others get, and in a lane who came first goes
+first, whenever they join.
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Sequence
+from itertools import count
+from typing import Generic, NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+
+class Place(NamedTuple):
+    """Where something stands: its lane, and what orders it there."""
+
+    lane: int
+    order: tuple[int, int]
+
+
+class _Lane(Generic[T]):
+    """``entries`` from the last to the first, so that the first is taken off the end."""
+
+    __slots__ = ("entries", "stride", "turn")
+
+    def __init__(self, share: float) -> None:
+        self.entries: list[tuple[int, int, T]] = []
+        self.stride = 1 / share
+        self.turn = 0.0
+
+
+class FairQueue(Generic[T]):
+    """Start-time fair queueing over lanes, by time of arrival within one."""
+
+    def __init__(self, shares: Sequence[float]) -> None:
+        """In: the shares of the lanes, which are one together; of equals the first lane goes first."""
+        self._lanes = [_Lane[T](share) for share in shares]
+        self._shares = tuple(shares)
+        self._turn = 0.0
+        self._numbers = count()
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def length(self, lane: int) -> int:
+        """How many wait in one lane."""
+        return len(self._lanes[lane].entries)
+
+    def push(self, lane: int, since: int, item: T) -> Place:
+        """In: since when it waits, in whatever unit; of equals the one pushed first goes first."""
+        row = self._lanes[lane]
+        if not row.entries:  # a lane that was empty has saved nothing up
+            row.turn = max(row.turn, self._turn)
+        order = (-since, -next(self._numbers))
+        insort(row.entries, (*order, item))
+        self._length += 1
+        return Place(lane, order)
+
+    def pop(self) -> T:
+        """The next one. Raises IndexError when nobody waits."""
+        waiting = [row for row in self._lanes if row.entries]
+        if not waiting:
+            raise IndexError("nobody waits")
+        row = min(waiting, key=lambda row: row.turn)
+        self._turn = row.turn
+        row.turn += row.stride
+        self._length -= 1
+        return row.entries.pop()[2]
+
+    def remove(self, place: Place) -> bool:
+        """Take it out of the line; False when it is there no more."""
+        entries = self._lanes[place.lane].entries
+        index = bisect_left(entries, place.order)  # a tuple sorts behind its own beginning
+        if index == len(entries) or entries[index][:2] != place.order:
+            return False
+        del entries[index]
+        self._length -= 1
+        return True
+
+    def drain(self) -> list[T]:
+        """Everything, and nothing waits any more."""
+        items = [entry[2] for row in self._lanes for entry in reversed(row.entries)]
+        for row in self._lanes:
+            row.entries.clear()
+        self._length = 0
+        return items
+
+    def before(self, lane: int, since: int) -> float:
+        """How many will be served before one that joins now: those ahead in its lane, and of the other lanes what
+        their shares give them meanwhile.
+        """
+        entries = self._lanes[lane].entries
+        ahead = len(entries) - bisect_left(entries, (-since,))  # whoever came at the same moment is ahead
+        others = self._length - len(entries)
+        share = self._shares[lane]
+        return ahead + min(others, (ahead + 1) * (1 - share) / share)

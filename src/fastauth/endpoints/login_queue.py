@@ -1,0 +1,212 @@
+"""The queue before the password check: who joins it and where, and what those get who are sent away.
+
+The place in line is the moment at which somebody first asked. Whoever is sent away gets it as a ticket, and with it
+stands before everybody who came later, in this process or any other; it is good for one turn of one name from one
+network. Nothing here ever asks whether there is such an account.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Any, Final, Protocol, TypeVar
+
+import msgspec
+
+from fastauth.core import Decision
+from fastauth.domain.admission import Gate, LaneRules
+from fastauth.domain.errors import Overloaded
+from fastauth.domain.limits import Limit
+from fastauth.domain.tickets import Ticket, Tickets
+from fastauth.domain.waiting_line import LONGEST_AWAY_S, RETURN_WINDOW_S, WaitingLine
+from fastauth.endpoints.client_address import ClientAddresses, network_of
+from fastauth.endpoints.http import Request
+from fastauth.endpoints.rate_limit import Decide, decided
+
+T = TypeVar("T")
+
+KNOWN_DEVICES: Final = 0
+EVERYBODY_ELSE: Final = 1
+SHARES: Final = (0.75, 0.25)
+"""Of the hash threads while both lanes want them; what one does not use the other gets."""
+
+TICKET_HEADER: Final = b"login-ticket"
+TICKET_COOKIE: Final = b"__Host-fastauth-ticket"
+_COOKIE: Final = re.compile(rb"(?:^|;)[ \t]*" + TICKET_COOKIE + rb"=([^;\s]*)")
+_LONGEST_US: Final = 2 * (LONGEST_AWAY_S + RETURN_WINDOW_S) * 1_000_000
+# Once for as long as a ticket can be good, and one place for as long.
+_ONCE: Final = Limit(_LONGEST_US, 1, "exact")
+_PLACE: Final = Limit(_LONGEST_US, 1, "local")
+
+ADMITTED: Final = "admitted"
+WITH_TICKET: Final = "admitted_with_ticket"
+TOO_LONG: Final = "too_long"
+UNREAD: Final = "unread"
+DECISIONS: Final = (ADMITTED, WITH_TICKET, TOO_LONG, UNREAD)
+
+
+class Scheduler(Protocol):
+    """The hash threads, as the queue sees them."""
+
+    @property
+    def steady_s(self) -> float: ...
+    def wait_s(self, lane: int, since: int) -> float: ...
+    def each_s(self, lane: int) -> float: ...
+    def submit(self, work: Callable[[], Any], lane: int, since: int, memory_kib: int) -> "asyncio.Future[Any]": ...
+
+
+class Places(Protocol):
+    """The table in which places are remembered for a while; ``fastauth.limits.LocalBuckets`` is one."""
+
+    def debt(self, key: str, rate: Limit, now_us: int) -> int: ...
+    def raise_debt(self, key: str, rate: Limit, debt_us: int, now_us: int) -> int: ...
+    def peek(self, key: str, rate: Limit) -> Decision: ...
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """A place in the queue, of somebody who was let in."""
+
+    lane: int
+    since_us: int
+    must_wait: bool
+    name: str
+    network: str
+
+
+class LoginQueue:
+    """The queue of one process."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        rules: LaneRules,
+        tickets: Tickets,
+        places: Places,
+        spend: Decide,
+        may_read: Callable[[], bool],
+        addresses: ClientAddresses,
+        count: Callable[[int, str], None] = lambda lane, decision: None,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """In: ``spend`` takes a token, where a ticket that any node could see must be spent once only; ``may_read``
+        whether there is time to read a request only to refuse it well; ``count`` is told each lane's ``DECISIONS``.
+        """
+        self.line = WaitingLine()
+        self._scheduler = scheduler
+        self._rules = rules
+        self._gates = tuple(Gate(rules) for _ in SHARES)
+        self._tickets = tickets
+        self._places = places
+        self._spend = spend
+        self._may_read = may_read
+        self._addresses = addresses
+        self._count = count
+        self._clock = clock
+        self._monotonic = monotonic
+        # Places are told on a clock that never jumps; in whole seconds, so that all workers of a machine say the same.
+        self._epoch_us = round(clock() - monotonic()) * 1_000_000
+
+    def refuse_unread(self) -> Overloaded | None:
+        """A refusal at the price of the exchange alone, when it is certain anyhow and there is no time for a better."""
+        if not self._gates[EVERYBODY_ELSE].is_shedding or self._may_read():
+            return None
+        wait_s = self._scheduler.wait_s(EVERYBODY_ELSE, self._now_us())
+        if self._lets_in(EVERYBODY_ELSE, wait_s, has_waited=False):
+            return None
+        self._count(EVERYBODY_ELSE, UNREAD)
+        return Overloaded(self.line.estimate_s(self._clock(), wait_s, self._scheduler.each_s(EVERYBODY_ELSE)))
+
+    async def enter(self, request: Request, name: str, *, is_known_device: bool) -> Turn:
+        """A place in the queue. In: a name, canonical or one that no account can have.
+
+        Raises Overloaded, with a ticket, when the turn would not come soon enough.
+        """
+        lane = KNOWN_DEVICES if is_known_device else EVERYBODY_ELSE
+        network = network_of(self._addresses.find(request.peer, request.headers))
+        ticket = await self._redeemed(request, name, network)
+        since_us = self._now_us() if ticket is None else min(ticket.since_us, self._now_us())
+        wait_s = self._scheduler.wait_s(lane, since_us)
+        if not self._lets_in(lane, wait_s, has_waited=ticket is not None):
+            self._count(lane, TOO_LONG)
+            raise self._send_away(lane, wait_s, name, network, ticket)
+        self._count(lane, ADMITTED if ticket is None else WITH_TICKET)
+        return Turn(lane, since_us, wait_s > 0, name, network)
+
+    async def run(self, request: Request, turn: Turn, memory_kib: int, job: Callable[[], T]) -> T:
+        """The outcome of a job in a hash thread, when its turn has come.
+
+        Raises Overloaded when it did not come in time, ClientLeft when nobody is there any more.
+        """
+        outcome: asyncio.Future[T] = self._scheduler.submit(job, turn.lane, turn.since_us, memory_kib)
+        try:
+            # To watch a client costs more than it could save on a job that begins at once.
+            return await (request.unless_left(outcome) if turn.must_wait else outcome)
+        except Overloaded:
+            wait_s = self._scheduler.wait_s(turn.lane, turn.since_us)
+            kept = Ticket(turn.since_us, int(self._clock()))
+            raise self._send_away(turn.lane, wait_s, turn.name, turn.network, kept) from None
+
+    def _now_us(self) -> int:
+        return int(self._monotonic() * 1_000_000) + self._epoch_us
+
+    def _lets_in(self, lane: int, wait_s: float, *, has_waited: bool) -> bool:
+        if has_waited:  # whoever came later will wait for this one, or be sent away
+            return wait_s <= self._rules.burst_s
+        return self._gates[lane].allows(wait_s, self._scheduler.steady_s)
+
+    async def _redeemed(self, request: Request, name: str, network: str) -> Ticket | None:
+        """The ticket that came with the request, if it is good; it is spent now."""
+        text = presented_ticket(request)
+        ticket = None if text is None else self._tickets.check(text, name, network, int(self._clock()))
+        if (
+            ticket is None
+            or not (await decided(self._spend(_key("spent", name, network, ticket.since_us), _ONCE))).allowed
+        ):
+            return None
+        self.line.come_back(ticket.due_s)
+        return ticket
+
+    def _send_away(self, lane: int, wait_s: float, name: str, network: str, ticket: Ticket | None) -> Overloaded:
+        now, each_s = self._clock(), self._scheduler.each_s(lane)
+        if ticket is None:
+            since_us = self._place(name, network)
+            retry_s = self.line.send_away(now, wait_s, each_s)
+        else:  # the same place, as good as it was; its number tells the new ticket from the one that is spent
+            since_us = self._remember(name, network, ticket.since_us + 1)
+            retry_s = self.line.send_back(now, wait_s, ticket.due_s)
+        text = self._tickets.issue(Ticket(since_us, int(now) + retry_s), name, network)
+        return Overloaded(retry_s, text)
+
+    def _place(self, name: str, network: str) -> int:
+        """The place of this name: the one it has, unless that is spent, else the last in line."""
+        now_us = int(self._monotonic() * 1_000_000)
+        debt_us = self._places.debt(_key("place", name, network), _PLACE, now_us)
+        if debt_us:
+            since_us = now_us + debt_us - _LONGEST_US + self._epoch_us
+            if self._places.peek(_key("spent", name, network, since_us), _ONCE).allowed:
+                return since_us
+        return self._remember(name, network, now_us + self._epoch_us)
+
+    def _remember(self, name: str, network: str, since_us: int) -> int:
+        moment_us = since_us - self._epoch_us
+        now_us = int(self._monotonic() * 1_000_000)
+        debt_us = min(_LONGEST_US, max(0, moment_us + _LONGEST_US - now_us))
+        self._places.raise_debt(_key("place", name, network), _PLACE, debt_us, now_us)
+        return since_us
+
+
+def presented_ticket(request: Request) -> bytes | None:
+    """The ticket that a client shows: the header, else the cookie."""
+    text = request.headers.get(TICKET_HEADER)
+    if text is None and (cookies := request.headers.get(b"cookie")):
+        found = _COOKIE.search(cookies)
+        text = found and found[1]
+    return text
+
+
+def _key(what: str, name: str, network: str, *more: int) -> str:
+    """With the lengths written, no two make one key; a digest, because a name may be long."""
+    text = f"{len(name)}:{len(network)}:{name}{network}{more}"
+    return f"{what}:" + blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
