@@ -27,7 +27,7 @@ FOR_NOBODY: Final = "hashed_for_nobody"
 OUTCOMES: Final = (HASHED, LEFT, EXPIRED, FOR_NOBODY)
 
 _WEIGHT: Final = 0.1  # of one job in the mean
-_STEADY_JOBS: Final = 8
+_STEADY_JOBS: Final = 2  # for each thread
 _LOWEST_PRIORITY: Final = 19
 
 
@@ -102,6 +102,11 @@ class HashScheduler(JobThreads[HashJob]):
         """What one more in a lane costs those behind it."""
         others = len(self._waiting) - self._waiting.length(lane)
         return self._mean_s / len(self._threads) / (self._shares[lane] if others else 1.0)
+
+    @property
+    def pace_per_s(self) -> float:
+        """How many this worker hashes a second when it has nothing to wait for."""
+        return len(self._threads) / self._mean_s
 
     @property
     def steady_s(self) -> float:

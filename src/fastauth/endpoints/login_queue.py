@@ -50,6 +50,8 @@ class Scheduler(Protocol):
     """The hash threads, as the queue sees them."""
 
     @property
+    def pace_per_s(self) -> float: ...
+    @property
     def steady_s(self) -> float: ...
     def wait_s(self, lane: int, since: int) -> float: ...
     def each_s(self, lane: int) -> float: ...
@@ -110,11 +112,13 @@ class LoginQueue:
 
     def refuse_unread(self) -> Overloaded | None:
         """A refusal at the price of the exchange alone, when it is certain anyhow and there is no time for a better."""
-        if not self._gates[EVERYBODY_ELSE].is_shedding or self._may_read():
+        gate = self._gates[EVERYBODY_ELSE]
+        if not gate.is_overload(self._scheduler.pace_per_s) or self._may_read():
             return None
         wait_s = self._scheduler.wait_s(EVERYBODY_ELSE, self._now_us())
-        if self._lets_in(EVERYBODY_ELSE, wait_s, has_waited=False):
+        if self._lets_in(EVERYBODY_ELSE, wait_s):
             return None
+        gate.arrive(self._monotonic())
         self._count(EVERYBODY_ELSE, UNREAD)
         return Overloaded(self.line.estimate_s(self._clock(), wait_s, self._scheduler.each_s(EVERYBODY_ELSE)))
 
@@ -128,7 +132,9 @@ class LoginQueue:
         ticket = await self._redeemed(request, name, network)
         since_us = self._now_us() if ticket is None else min(ticket.since_us, self._now_us())
         wait_s = self._scheduler.wait_s(lane, since_us)
-        if not self._lets_in(lane, wait_s, has_waited=ticket is not None):
+        self._gates[lane].arrive(self._monotonic())
+        # With a ticket one is let in as long as anybody could be: whoever came later waits, or is sent away.
+        if not (wait_s <= self._rules.burst_s if ticket is not None else self._lets_in(lane, wait_s)):
             self._count(lane, TOO_LONG)
             raise self._send_away(lane, wait_s, name, network, ticket)
         self._count(lane, ADMITTED if ticket is None else WITH_TICKET)
@@ -151,10 +157,8 @@ class LoginQueue:
     def _now_us(self) -> int:
         return int(self._monotonic() * 1_000_000) + self._epoch_us
 
-    def _lets_in(self, lane: int, wait_s: float, *, has_waited: bool) -> bool:
-        if has_waited:  # whoever came later will wait for this one, or be sent away
-            return wait_s <= self._rules.burst_s
-        return self._gates[lane].allows(wait_s, self._scheduler.steady_s)
+    def _lets_in(self, lane: int, wait_s: float) -> bool:
+        return self._gates[lane].allows(wait_s, self._scheduler.pace_per_s, self._scheduler.steady_s)
 
     async def _redeemed(self, request: Request, name: str, network: str) -> Ticket | None:
         """The ticket that came with the request, if it is good; it is spent now."""
@@ -170,31 +174,28 @@ class LoginQueue:
 
     def _send_away(self, lane: int, wait_s: float, name: str, network: str, ticket: Ticket | None) -> Overloaded:
         now, each_s = self._clock(), self._scheduler.each_s(lane)
-        if ticket is None:
-            since_us = self._place(name, network)
-            retry_s = self.line.send_away(now, wait_s, each_s)
-        else:  # the same place, as good as it was; its number tells the new ticket from the one that is spent
-            since_us = self._remember(name, network, ticket.since_us + 1)
-            retry_s = self.line.send_back(now, wait_s, ticket.due_s)
+        if ticket is not None:  # the same place; its number tells the new ticket from the one that is spent
+            since_us, retry_s = ticket.since_us + 1, self.line.send_back(now, wait_s, ticket.due_s)
+        elif known := self._remembered(name, network):
+            since_us, retry_s = known, self.line.estimate_s(now, wait_s, each_s)
+        else:
+            since_us, retry_s = self._now_us(), self.line.send_away(now, wait_s, each_s)
+        self._remember(name, network, since_us)
         text = self._tickets.issue(Ticket(since_us, int(now) + retry_s), name, network)
         return Overloaded(retry_s, text)
 
-    def _place(self, name: str, network: str) -> int:
-        """The place of this name: the one it has, unless that is spent, else the last in line."""
-        now_us = int(self._monotonic() * 1_000_000)
-        debt_us = self._places.debt(_key("place", name, network), _PLACE, now_us)
-        if debt_us:
-            since_us = now_us + debt_us - _LONGEST_US + self._epoch_us
-            if self._places.peek(_key("spent", name, network, since_us), _ONCE).allowed:
-                return since_us
-        return self._remember(name, network, now_us + self._epoch_us)
+    def _remembered(self, name: str, network: str) -> int | None:
+        """The place that this name has in line already, if it is not spent: to ask often gives one no second place."""
+        moment_us = int(self._monotonic() * 1_000_000)
+        debt_us = self._places.debt(_key("place", name, network), _PLACE, moment_us)
+        since_us = moment_us + debt_us - _LONGEST_US + self._epoch_us
+        is_there = debt_us and self._places.peek(_key("spent", name, network, since_us), _ONCE).allowed
+        return since_us if is_there else None
 
-    def _remember(self, name: str, network: str, since_us: int) -> int:
-        moment_us = since_us - self._epoch_us
-        now_us = int(self._monotonic() * 1_000_000)
-        debt_us = min(_LONGEST_US, max(0, moment_us + _LONGEST_US - now_us))
-        self._places.raise_debt(_key("place", name, network), _PLACE, debt_us, now_us)
-        return since_us
+    def _remember(self, name: str, network: str, since_us: int) -> None:
+        moment_us = int(self._monotonic() * 1_000_000)
+        debt_us = min(_LONGEST_US, max(0, since_us - self._epoch_us + _LONGEST_US - moment_us))
+        self._places.raise_debt(_key("place", name, network), _PLACE, debt_us, moment_us)
 
 
 def presented_ticket(request: Request) -> bytes | None:

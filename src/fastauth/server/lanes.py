@@ -5,13 +5,14 @@ revocation, logout) are bounded by how long they take; logins by the queue befor
 priority than all the rest.
 """
 
+import math
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 from fastauth.backends.hash_permits import HashBounds, HashPermits
 from fastauth.backends.hash_scheduler import HashScheduler
-from fastauth.backends.passwords import EXPECTED_HASH_S, PROFILES
+from fastauth.backends.passwords import PROFILES, hash_time_s
 from fastauth.domain.admission import Gate, LaneRules, Pace
 from fastauth.domain.errors import Overloaded
 from fastauth.domain.tickets import PURPOSE, Tickets
@@ -46,10 +47,11 @@ class Lane:
         return lambda request: self._admit(handler, request)
 
     def _admit(self, handler: Handler, request: Request) -> Awaitable[Response]:
+        self._gate.arrive(time.monotonic())
         wait_s = self.pace.wait_s
-        if not self._gate.allows(wait_s):
+        if not self._gate.allows(wait_s, self.pace.per_s):
             self._count("refused")
-            raise Overloaded(max(1, round(wait_s)))
+            raise Overloaded(max(1, math.ceil(wait_s)))
         self._count("admitted")
         return self._serve(handler, request)
 
@@ -99,7 +101,7 @@ def hash_scheduler(settings: Settings, counters: Counters) -> HashScheduler:
         permits,
         min(bounds.jobs, 2 * -(-bounds.jobs // settings.workers)),
         SHARES,
-        expected_s=EXPECTED_HASH_S,
+        expected_s=hash_time_s(profile),
         deadline_s=lanes.login_deadline_s,
         nice=lanes.hash_nice,
         count=counters.of_hashes(),

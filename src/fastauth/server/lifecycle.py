@@ -43,6 +43,8 @@ BACKLOG: Final = 4_096
 START_TIMEOUT_S: Final = 60.0
 _RESERVED_DESCRIPTORS: Final = 256
 _ORPHAN_CHECK_S: Final = 1.0
+_STARVATION_CHECK_S: Final = 1.0
+_MOST_STARVED_CHECKS: Final = 3
 _STEADY_AFTER_S: Final = 10.0
 _TURNS_OF_A_START: Final = 100
 _FIRST_RETRY_S: Final = 0.1
@@ -309,6 +311,7 @@ def build_worker_app(settings: Settings, flag_path: Path, counters_path: Path, p
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         loop.call_later(_ORPHAN_CHECK_S, _end_if_orphaned, loop, parent)
+        loop.call_later(_STARVATION_CHECK_S, _end_if_starved, loop, 0)
         service = await compose(settings, Counters(counters_path), DrainFlag(flag_path).is_set)
         gc.freeze()  # what lives as long as the process is never looked through again
         _let_signals_through(loop, _TURNS_OF_A_START)
@@ -334,6 +337,23 @@ def _end_if_orphaned(loop: asyncio.AbstractEventLoop, parent: int) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         return
     loop.call_later(_ORPHAN_CHECK_S, _end_if_orphaned, loop, parent)
+
+
+def _end_if_starved(loop: asyncio.AbstractEventLoop, checks: int) -> None:
+    """End a worker that has had no descriptor to spare in this many checks and again, so that it is replaced.
+
+    Under TLS, connections that never finish their handshake are not counted by backpressure; once one cannot be
+    accepted, granian looks at no handshake any more, not even to end those that have timed out.
+    """
+    try:
+        os.close(os.eventfd(0))
+        checks = 0
+    except OSError:
+        checks += 1
+    if checks >= _MOST_STARVED_CHECKS:
+        get_log().error("out_of_descriptors", hint="raise the limit of open files, or end TLS in a proxy")
+        os._exit(1)  # SIGTERM would wait for connections that never end
+    loop.call_later(_STARVATION_CHECK_S, _end_if_starved, loop, checks)
 
 
 def free_address(host: str, port: int) -> str:

@@ -1,7 +1,7 @@
-"""The sockets that the workers listen on, with the limits of time and memory that only the kernel can keep.
+"""The sockets that the workers listen on, with the limits of time and memory that only the kernel keeps.
 
-granian waits for ever for a client that does not read its answers, and Linux buffers up to 4 MiB of them. Accepted
-sockets inherit every option from the one that listens. See ``docs/decisions/0003-granian.md`` for the figures.
+granian waits for ever for a client that does not read, and Linux buffers 4 MB of answers for it. What is accepted
+inherits every option from the socket that listens. See ``docs/decisions/0003-granian.md`` for the figures.
 """
 
 import os
@@ -10,12 +10,13 @@ from typing import Any, Final
 
 from granian.server.mp import MPServer
 
-# From the first byte that is not acknowledged, or not taken because the client does not read.
+# From the first byte that is not acknowledged, or for which the client has no room because it does not read.
 WRITE_TIMEOUT_MS: Final = 10_000
+# Behind granian's timeout for idle connections: only for states that no other timeout sees.
 KEEPALIVE_IDLE_S: Final = 30
 KEEPALIVE_INTERVAL_S: Final = 5
 KEEPALIVE_PROBES: Final = 3
-# The kernel doubles both for its own needs. The largest request is 80 KiB; an answer may be larger than its buffer.
+# The kernel doubles both for what it needs itself. Neither bounds a message: one that is larger goes in pieces.
 SEND_BUFFER_BYTES: Final = 32_768
 RECEIVE_BUFFER_BYTES: Final = 65_536
 
@@ -31,18 +32,18 @@ OPTIONS: Final = (
 
 
 def set_options(descriptor: int) -> None:
-    """In: a TCP socket that does not listen yet, still the caller's afterwards. Raises OSError if it is not one."""
+    """In: a TCP socket that does not listen yet; it stays the caller's. Raises OSError when it is something else."""
     with socket.socket(fileno=os.dup(descriptor)) as listener:
         for level, option, value in OPTIONS:
             listener.setsockopt(level, option, value)
 
 
 def run_worker(worker_id: int, process_name: str | None, load: Any, sockets: Any, *options: Any) -> None:
-    """granian's own worker, but that its socket is made here; it is granian that makes it listen.
+    """What a worker's process runs: granian's own worker, on a socket that is made here.
 
-    In: what ``MPServer`` hands to the target of a worker's process.
+    In: what ``MPServer`` hands to its own function for this.
     """
     (spec, _), shared = sockets
-    holder = spec.build()  # one socket a worker: they share the port by SO_REUSEPORT
+    holder = spec.build()  # bound, one a worker: they share the port by SO_REUSEPORT; granian makes it listen
     set_options(holder.get_fd())
     MPServer._spawn_asgi_lifespan_worker(worker_id, process_name, load, ((None, holder), shared), *options)
