@@ -71,6 +71,7 @@ bench-load: $(VENV)/.dev  ## real servers under load; renders benchmarks/README.
 	$(BIN)/python -m benchmarks.load.sessions
 	$(BIN)/python -m benchmarks.load.fleet
 	$(BIN)/python -m benchmarks.load.identity
+	$(BIN)/python -m benchmarks.load.overload
 
 clean:
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks src/*.egg-info src/fastauth/_core*.so $(VENV)

@@ -16,8 +16,11 @@ from typing import Any
 
 import uvloop
 
-from benchmarks.load.open_loop import OpenLoop, Sample, quantile_ms
+from benchmarks.load.arrivals import steady
+from benchmarks.load.clients import FixedRequests
+from benchmarks.load.open_loop import Stream, drive
 from benchmarks.load.render import publish
+from benchmarks.load.samples import Result, joined
 from benchmarks.machine import describe
 from fastauth.limits import Limit, lease_bound
 from tests.integration.running import (
@@ -53,6 +56,11 @@ def token_of(server: RunningServer) -> str:
     return str(server.login("user0", PASSWORD).json["token"])
 
 
+def verifications(request: bytes, seconds: float) -> list[Stream]:
+    """One request, as often as a node is asked."""
+    return [Stream("verify", FixedRequests([request]), steady(seconds, NODE_RATE))]
+
+
 def two_nodes(folder: Path, tier: str, seconds: float) -> dict[str, Any]:
     """Two nodes, one bucket in Redis, each asked more than the bucket has for both."""
     limit = Limit.parse(f"{SHARED} {tier}")
@@ -64,26 +72,26 @@ def two_nodes(folder: Path, tier: str, seconds: float) -> dict[str, Any]:
         ):
             nodes = [(server.port, verify_bytes(token_of(server))) for server in (one, two)]
 
-            async def load() -> list[list[Sample]]:
-                loops = [OpenLoop(port, NODE_RATE, lambda _, request=request: request) for port, request in nodes]  # type: ignore[misc]
-                return await asyncio.gather(*(loop.run(seconds) for loop in loops))
+            async def load() -> list[Result]:
+                return await asyncio.gather(*(drive(port, verifications(request, seconds)) for port, request in nodes))
 
-            samples = uvloop.run(load())
-    everything = [sample for node in samples for sample in node]
-    elapsed_s = max(sample.due_s + sample.took_s for sample in everything) - min(sample.due_s for sample in everything)
-    admitted = sum(sample.status == 200 for sample in everything)
+            results = uvloop.run(load())
+    everything = joined([result["verify"] for result in results])
+    until_s = max(result.started_s + row.due_s + row.took_s for result in results for row in result["verify"].rows())
+    elapsed_s = until_s - min(result.started_s for result in results)
+    admitted = everything.counts()[200]
     most = limit.burst + int(elapsed_s * 1e6) // limit.emission_us
-    assert {sample.status for sample in everything} == {200, 429}
+    assert set(everything.counts()) == {200, 429}
     assert admitted <= most
     return {
         "mode": tier,
         "requests": len(everything),
         "per_second": round(len(everything) / elapsed_s),
-        "admitted_by_node": [sum(sample.status == 200 for sample in node) for node in samples],
+        "admitted_by_node": [result["verify"].counts()[200] for result in results],
         "admitted": admitted,
         "most": most,
         "most_in_any_window": most + (2 * lease_bound(limit) if tier == "leased" else 0),
-        "p99_ms": round(quantile_ms(everything, 0.99), 2),
+        "p99_ms": round(everything.quantile_ms(0.99), 2),
     }
 
 
@@ -139,34 +147,38 @@ def fault(
                 moments["mended"] = time.monotonic()
                 mend()
 
-        async def load() -> list[Sample]:
+        async def load() -> Result:
             doing = asyncio.get_running_loop().run_in_executor(None, befall)
             seconds = FAULT_AT_S + (MENDED_AFTER_S if mend else 0) + quiet_s
-            kinds = await asyncio.gather(
-                OpenLoop(server.port, LOGINS_PER_S, lambda number: logins[number % USERS]).run(seconds),
-                OpenLoop(server.port, VERIFICATIONS_PER_S, lambda _: verification).run(seconds),
+            result = await drive(
+                server.port,
+                [
+                    Stream("login", FixedRequests(logins), steady(seconds, LOGINS_PER_S)),
+                    Stream("verify", FixedRequests([verification]), steady(seconds, VERIFICATIONS_PER_S)),
+                ],
             )
             await doing
-            return [sample for kind in kinds for sample in kind]
+            return result
 
-        samples = uvloop.run(load())
+        result = uvloop.run(load())
         recovery.end()
         log = server.log
-    at = moments["fault"]
-    before = [sample for sample in samples if sample.due_s < at - 0.2]
-    struck = [sample for sample in samples if at - 0.2 <= sample.due_s < at + 0.5]
-    after = [sample for sample in samples if at + 0.5 <= sample.due_s]
-    back_s = recovery.seconds_after(moments.get("mended", at))
+    samples = joined([result["login"], result["verify"]])
+    at_s = moments["fault"] - result.started_s
+    before = samples.between(0.0, at_s - 0.2)
+    struck = samples.between(at_s - 0.2, at_s + 0.5)
+    after = samples.between(at_s + 0.5, samples.seconds)
+    back_s = recovery.seconds_after(moments.get("mended", moments["fault"]))
     return {
         "requests": len(samples),
-        "answers_5xx": sum(sample.status >= 500 for sample in samples),
-        "without_answer": sum(sample.status == 0 for sample in samples),
-        "refused": sum(sample.status == 429 for sample in samples),
-        "p50_before_ms": round(quantile_ms(before, 0.5), 2),
-        "p99_before_ms": round(quantile_ms(before, 0.99), 2),
-        "longest_before_ms": round(quantile_ms(before, 1.0), 1),
-        "longest_at_the_fault_ms": round(quantile_ms(struck, 1.0), 1),
-        "p99_after_ms": round(quantile_ms(after, 0.99), 2),
+        "answers_5xx": sum(status >= 500 for status in samples.status),
+        "without_answer": len(samples) - len(samples.answered()),
+        "refused": samples.counts().get(429, 0),
+        "p50_before_ms": round(before.quantile_ms(0.5), 2),
+        "p99_before_ms": round(before.quantile_ms(0.99), 2),
+        "longest_before_ms": round(before.quantile_ms(1.0), 1),
+        "longest_at_the_fault_ms": round(struck.quantile_ms(1.0), 1),
+        "p99_after_ms": round(after.quantile_ms(0.99), 2),
         "shared_again_after_s": None if back_s is None else round(back_s, 2),
         "lost_lines": log.count('"redis_lost"'),
         "back_lines": log.count('"redis_back"'),

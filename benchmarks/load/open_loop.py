@@ -1,73 +1,291 @@
-"""An open-loop generator: requests leave at their times whatever the answers do: a slow server cannot slow it down."""
+"""An open-loop generator: requests leave at their times whatever the answers do, so a slow server cannot slow it down.
+
+A time is counted from the moment a request was due, so what it waited in the generator, for a connection or because
+the server stalled, is in it. In process: ``await drive(port, streams)``. As a process of its own, which can be pinned
+to another core than the server: ``run_pinned(spec, core)``, or ``python -m benchmarks.load.open_loop < SPEC > RESULT``;
+``streams_of`` says what a spec is, and the result is a ``samples.Result`` as JSON.
+"""
 
 import asyncio
+import gc
+import json
+import subprocess
+import sys
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from array import array
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from typing import Any, Final, cast
 
-from tests.integration.running import KeepAlive
+import msgspec
+import uvloop
 
-_MOST_CONNECTIONS = 400
+from benchmarks.load.arrivals import Alarm, Segment, arrivals
+from benchmarks.load.clients import LEFT, NEVER_ANSWERED, Again, Answer, Behaviour, behaviour_of
+from benchmarks.load.connections import Flight, Pool
+from benchmarks.load.samples import Lateness, Result, Samples, StreamResult
+from benchmarks.machine import ROOT
+
+_LEAD_S: Final = 0.01  # from the last connection that was opened beforehand to the start of the clock
+
+_monotonic = time.monotonic
 
 
-class Sample(NamedTuple):
-    """One request: when it was due and how long its answer took since then, in seconds on the monotonic clock.
+@dataclass
+class Stream:
+    """A kind of request, at its own times, over its own connections.
 
-    ``status`` 0 is an answer that never came.
+    ``connections`` are open before the clock starts; there are never more than ``most_connections``. A client without
+    an answer leaves after ``patience_s``.
     """
 
-    due_s: float
-    took_s: float
-    status: int
+    name: str
+    behaviour: Behaviour
+    segments: Sequence[Segment]
+    poisson_seed: int | None = None
+    connections: int = 32
+    most_connections: int = 400
+    patience_s: float = 10.0
 
 
-class OpenLoop:
-    """Sends to one server at a steady rate."""
+class _Run:
+    """A stream under way. All times are seconds since the clock started."""
 
-    def __init__(self, port: int, per_second: float, request: Callable[[int], bytes]) -> None:
-        """In: ``request`` makes the bytes of the n-th request."""
-        self.samples: list[Sample] = []
-        self._port = port
-        self._per_second = per_second
-        self._request = request
-        self._idle: list[KeepAlive] = []
-        self._open = 0
+    def __init__(self, stream: Stream, port: int) -> None:
+        self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.name = stream.name
+        self.pool = Pool(port, stream.connections, stream.most_connections, self)
+        self._stream = stream
+        self._told: Callable[[int, Answer], Again | None] | None = getattr(stream.behaviour, "answered", None)
+        self._started_s = 0.0
+        self._dues = arrivals(stream.segments, stream.poisson_seed)
+        self._next = 0
+        self._returns: list[Flight] = []
+        self._flights: list[Flight] = []  # in the order in which they were due, so also that in which patience ends
+        self._oldest = 0  # that is not over
+        self._under_way = 0
+        self._waiting: deque[Flight] = deque()
+        self._late_s = array("d")
+        self._queued = 0
+        self._alarm = Alarm()
 
-    async def run(self, seconds: float) -> list[Sample]:
-        """Out: the samples, once every answer is there or has failed."""
-        started = time.monotonic()
-        tasks = []
-        for number in range(int(seconds * self._per_second)):
-            due = started + number / self._per_second
-            if (wait := due - time.monotonic()) > 0:
-                await asyncio.sleep(wait)
-            tasks.append(asyncio.create_task(self._send(number, due)))
-        await asyncio.gather(*tasks)
-        for connection in self._idle:
-            await connection.close()
-        return self.samples
+    def begin(self, started_s: float) -> None:
+        """In: when the clock starts, on the monotonic clock."""
+        self._started_s = started_s
+        asyncio.get_running_loop().add_reader(self._alarm.fd, self._pump)
+        self._finish_if_over()
+        self._sleep()
 
-    async def _send(self, number: int, due: float) -> None:
-        status = 0
+    async def close(self) -> None:
+        """Whether finished or not."""
+        asyncio.get_running_loop().remove_reader(self._alarm.fd)
+        self._alarm.close()
+        self.finished.cancel()
+        await self.pool.close()
+
+    def _now_s(self) -> float:
+        return _monotonic() - self._started_s
+
+    # What is due
+
+    def _pump(self) -> None:
+        """Everything that is due by now, then sleep until there is more."""
+        self._alarm.clear()
+        if self.finished.done():
+            return
+        now_s = self._now_s()
+        self._end_patience(now_s)
+        while self._returns and self._returns[0].due_s <= now_s:
+            self._depart(heappop(self._returns))
+        dues = self._dues
+        while self._next < len(dues) and dues[self._next] <= now_s:
+            self._next += 1
+            self._depart(Flight(self._next - 1, 0, dues[self._next - 1], None))
+        self._sleep()
+
+    def _end_patience(self, now_s: float) -> None:
+        since_s = now_s - self._stream.patience_s
+        while (flight := self._oldest_flight()) is not None and flight.due_s <= since_s:
+            connection = flight.connection
+            if connection is not None:
+                connection.leave()
+            self._end(flight, NEVER_ANSWERED if connection is None else LEFT)
+
+    def _oldest_flight(self) -> Flight | None:
+        flights, oldest = self._flights, self._oldest
+        while oldest < len(flights) and flights[oldest].status is not None:
+            oldest += 1
+        self._oldest = oldest
+        return flights[oldest] if oldest < len(flights) else None
+
+    def _sleep(self) -> None:
+        if not self.finished.done():
+            self._alarm.set(self._started_s + self._next_s())
+
+    def _next_s(self) -> float:
+        """When there is something to do."""
+        next_s = self._dues[self._next] if self._next < len(self._dues) else float("inf")
+        if self._returns:
+            next_s = min(next_s, self._returns[0].due_s)
+        oldest = self._oldest_flight()
+        return next_s if oldest is None else min(next_s, oldest.due_s + self._stream.patience_s)
+
+    # What is on its way
+
+    def _depart(self, flight: Flight) -> None:
+        self._late_s.append(self._now_s() - flight.due_s)
+        self._flights.append(flight)
+        self._under_way += 1
+        self._waiting.append(flight)
+        self.serve()
+        if flight.connection is None:
+            self._queued += 1
+            self.pool.grow()
+
+    def serve(self) -> None:
+        """Send what waits, as long as there are connections and clients for it."""
+        idle, waiting = self.pool.idle, self._waiting
+        while waiting and idle:
+            flight = waiting[0]
+            if flight.status is None:
+                request = flight.request or self._ask(flight.client)
+                if request is None:
+                    return
+                flight.request = None
+                idle.popleft().send(flight, request)
+            waiting.popleft()
+
+    def waiting(self) -> int:
+        self._first_waiting()
+        return len(self._waiting)
+
+    def _first_waiting(self) -> Flight | None:
+        """Of those that nobody has given up; those were due before."""
+        while self._waiting and self._waiting[0].status is not None:
+            self._waiting.popleft()
+        return self._waiting[0] if self._waiting else None
+
+    def answered(self, flight: Flight, status: int, data: bytes, end: int) -> None:
+        self._end(flight, status, data, end)
+
+    def lost(self, flight: Flight) -> None:
+        self._end(flight, NEVER_ANSWERED)
+
+    def refused(self) -> None:
+        if (flight := self._first_waiting()) is not None:
+            self._end(flight, NEVER_ANSWERED)
+
+    def _end(self, flight: Flight, status: int, data: bytes = b"", end: int = 0) -> None:
+        flight.took_s = self._now_s() - flight.due_s
+        flight.status = status
+        flight.connection = None
+        self._under_way -= 1
+        if self._told is not None:
+            again = self._tell(self._told, flight.client, Answer(status, data[:end], data[end + 4 :]))
+            if again is not None:
+                due_s = self._now_s() + again.delay_s
+                heappush(self._returns, Flight(flight.client, flight.attempt + 1, due_s, again.request))
+                self._sleep()
+            self.serve()  # a client may be free that something waits for
+        if not self._under_way:
+            self._finish_if_over()
+
+    def _finish_if_over(self) -> None:
+        is_over = not (self._under_way or self._returns) and self._next == len(self._dues)
+        if is_over and not self.finished.done():
+            self.finished.set_result(None)
+
+    # What the behaviour says
+
+    def _ask(self, client: int) -> bytes | None:
         try:
-            async with asyncio.timeout(10):
-                connection = await self._connection()
-                status = (await connection.send(self._request(number))).status
-            self._idle.append(connection)
-        except (OSError, EOFError, TimeoutError, ValueError):
-            self._open -= 1
-        self.samples.append(Sample(due, time.monotonic() - due, status))
+            return self._stream.behaviour.request(client)
+        except Exception as error:  # noqa: BLE001 - ``drive`` raises it
+            self._fail(error)
+            return None
 
-    async def _connection(self) -> KeepAlive:
-        if self._idle:
-            return self._idle.pop()
-        if self._open >= _MOST_CONNECTIONS:
-            raise TimeoutError("the server holds every connection")
-        self._open += 1
-        return await KeepAlive.open(self._port)
+    def _tell(self, told: Callable[[int, Answer], Again | None], client: int, answer: Answer) -> Again | None:
+        try:
+            return told(client, answer)
+        except Exception as error:  # noqa: BLE001 - ``drive`` raises it
+            self._fail(error)
+            return None
+
+    def _fail(self, error: Exception) -> None:
+        if not self.finished.done():
+            self.finished.set_exception(error)
+
+    def result(self) -> StreamResult:
+        """Once it is finished."""
+        flights = self._flights
+        samples = Samples(
+            sum(segment.seconds for segment in self._stream.segments),
+            [round(flight.due_s, 6) for flight in flights],
+            [round(flight.took_s, 6) for flight in flights],
+            [cast("int", flight.status) for flight in flights],
+            [flight.attempt for flight in flights],
+            [flight.client for flight in flights],
+        )
+        return StreamResult(samples, Lateness.of(self._late_s), self._queued, self.pool.most_open)
 
 
-def quantile_ms(samples: list[Sample], part: float) -> float:
-    """A quantile of the times, in milliseconds."""
-    times = sorted(sample.took_s for sample in samples)
-    return times[min(len(times) - 1, int(part * len(times)))] * 1e3 if times else float("nan")
+async def drive(port: int, streams: Sequence[Stream]) -> Result:
+    """Run the streams against 127.0.0.1, all by one clock; out: what they saw, once every client is through.
+
+    Raises OSError if the server is not there at the start, and whatever a behaviour raises.
+    """
+    runs = [_Run(stream, port) for stream in streams]
+    try:
+        for run in runs:
+            await run.pool.warm()
+        started_s, cpu_s = _monotonic() + _LEAD_S, time.thread_time()
+        for run in runs:
+            run.begin(started_s)
+        await asyncio.gather(*(run.finished for run in runs))
+        busy = (time.thread_time() - cpu_s) / (_monotonic() - started_s)
+    finally:
+        for run in runs:
+            await run.close()
+    return Result(started_s, round(busy, 3), {run.name: run.result() for run in runs})
+
+
+def streams_of(spec: dict[str, Any]) -> list[Stream]:
+    """In: ``{"port": number, "streams": [...]}``, each stream with the fields of ``Stream``, its segments as lists of
+    ``[seconds, from_per_second, to_per_second]`` and its behaviour as ``clients.behaviour_of`` takes it.
+    """
+    return [
+        Stream(
+            **{
+                **stream,
+                "segments": [Segment(*segment) for segment in stream["segments"]],
+                "behaviour": behaviour_of(stream["behaviour"]),
+            }
+        )
+        for stream in spec["streams"]
+    ]
+
+
+def run_pinned(spec: dict[str, Any], core: int | str | None) -> Result:
+    """Run a spec in a process of its own, on one core unless that is None.
+
+    Raises CalledProcessError if it fails; what it had to say is on standard error.
+    """
+    pin = [] if core is None else ["taskset", "-c", str(core)]
+    command = [*pin, sys.executable, "-m", "benchmarks.load.open_loop"]
+    process = subprocess.run(command, input=json.dumps(spec).encode(), stdout=subprocess.PIPE, check=True, cwd=ROOT)
+    return msgspec.json.decode(process.stdout, type=Result)
+
+
+def main() -> None:
+    """From standard input to standard output."""
+    spec = json.load(sys.stdin)
+    streams = streams_of(spec)
+    gc.freeze()
+    gc.disable()  # a collection among so many samples is a pause of tens of milliseconds
+    sys.stdout.buffer.write(msgspec.json.encode(uvloop.run(drive(spec["port"], streams))))
+
+
+if __name__ == "__main__":
+    main()

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.load.overload_tables import admission_table, line_text, overload_table, storm_table
 from benchmarks.machine import RESULTS, ROOT
 
 README = ROOT / "benchmarks" / "README.md"
@@ -222,9 +223,12 @@ def publish(kind: str, record: dict[str, Any], *, is_whole: bool) -> None:
         return
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{record['date'][:10]}-{kind}.json"
-    path.write_text(json.dumps(record, indent=2) + "\n")
-    render()
+    path.write_text(json.dumps(record, indent=None if kind == "traces" else 2) + "\n")
     print(f"recorded in {path.relative_to(ROOT)}")
+    try:
+        render()
+    except FileNotFoundError as missing:  # the page waits for the other records
+        print(missing)
 
 
 def render() -> str:
@@ -239,6 +243,7 @@ def render() -> str:
     fleet = json.loads(fleet_path.read_text())
     identity_path = newest("*-identity.json")
     identity = json.loads(identity_path.read_text())
+    overload, admission = (json.loads(newest(f"*-{kind}.json").read_text()) for kind in ("overload", "admission"))
     table = load_table(load)
     page = TEMPLATE.read_text().format(
         load=table,
@@ -256,6 +261,14 @@ def render() -> str:
         identity_line=identity_line(identity),
         identity_source=identity_path.name,
         identity_revision=identity["revision"],
+        overload=overload_table(overload),
+        storm=storm_table(overload),
+        line=line_text(overload),
+        overload_source=newest("*-overload.json").name,
+        overload_revision=overload["revision"],
+        admission=admission_table(admission),
+        admission_source=newest("*-admission.json").name,
+        traces_source=newest("*-traces.json").name,
         two_nodes=two_nodes_table(limits),
         faults=faults_table(limits),
         limits_source=limits_path.name,

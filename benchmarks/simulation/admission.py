@@ -11,10 +11,11 @@ import json
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from benchmarks.machine import RESULTS, describe
+from benchmarks.load.overload_tables import admission_table
+from benchmarks.load.render import newest, publish
+from benchmarks.machine import describe
 from benchmarks.simulation.policies import Aimd, CoDel, Fixed, Gradient, Ours, Policy
 from fastauth.domain.admission import LaneRules
 from fastauth.server.settings import LaneSettings
@@ -88,21 +89,37 @@ def policies(expected_s: float) -> dict[str, Callable[[], Policy]]:
     }
 
 
-def compare(trace: Trace) -> dict[str, dict[str, float]]:
-    """Every candidate on one trace, and the fixed limit that turns out best for just this trace."""
-    expected_s = min(service_s for _, service_s in trace.services)
-    outcomes = {name: replay(trace, make()) for name, make in policies(expected_s).items()}
-    best = max((name for name in outcomes if name.startswith("fixed")), key=lambda name: outcomes[name].worth)
-    kept = {name: outcomes[name] for name in outcomes if not name.startswith("fixed")}
-    return {name: outcome._asdict() for name, outcome in kept.items()} | {
-        "best fixed": {"limit": int(best.split()[1]), **outcomes[best]._asdict()}
+def compare(traces: dict[str, Trace]) -> dict[str, dict[str, Any]]:
+    """Every candidate on each trace; and of the fixed limits the one that is best for just this trace, and the one that
+    is best for all of them.
+    """
+    outcomes: dict[str, dict[str, Outcome]] = {}
+    for name, trace in traces.items():
+        expected_s = min(service_s for _, service_s in trace.services)
+        outcomes[name] = {policy: replay(trace, make()) for policy, make in policies(expected_s).items()}
+    fixed = [policy for policy in next(iter(outcomes.values())) if policy.startswith("fixed")]
+    best = {name: max(fixed, key=lambda policy: row[policy].worth) for name, row in outcomes.items()}
+    for_all = max(
+        fixed, key=lambda policy: sum(row[policy].worth / row[best[name]].worth for name, row in outcomes.items())
+    )
+
+    def told(row: dict[str, Outcome], policy: str) -> dict[str, Any]:
+        return {"limit": int(policy.split()[1]), **row[policy]._asdict()}
+
+    return {
+        name: {
+            "logins": len(traces[name].arrivals),
+            **{policy: outcome._asdict() for policy, outcome in row.items() if policy not in fixed},
+            "best fixed": told(row, best[name]),
+            "one fixed for all": told(row, for_all),
+        }
+        for name, row in outcomes.items()
     }
 
 
 def newest_traces() -> dict[str, Trace]:
     """The traces that were recorded last."""
-    path = max(RESULTS.glob("*-traces.json"))
-    record = json.loads(path.read_text())
+    record = json.loads(newest("*-traces.json").read_text())
     return {
         name: Trace(trace["arrivals"], [tuple(pair) for pair in trace["services"]])
         for name, trace in record["traces"].items()
@@ -110,13 +127,10 @@ def newest_traces() -> dict[str, Trace]:
 
 
 def main() -> None:
-    """Compare and record."""
-    traces = newest_traces()
-    record: dict[str, Any] = {**describe(), "patience_s": PATIENCE_S}
-    record["traces"] = {name: {"logins": len(trace.arrivals), **compare(trace)} for name, trace in traces.items()}
-    print(json.dumps(record["traces"], indent=1))
-    path = Path(RESULTS) / f"{record['date'][:10]}-admission.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
+    """Compare, record, render."""
+    record: dict[str, Any] = {**describe(), "patience_s": PATIENCE_S, "traces": compare(newest_traces())}
+    print(admission_table(record))
+    publish("admission", record, is_whole=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,157 @@
+"""Too many logins on a real server: who is served, who is sent away and how, and what everybody else notices."""
+
+import asyncio
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.load.arrivals import steady
+from benchmarks.load.clients import FixedRequests, Logins, RefreshChains, TicketLogins
+from benchmarks.load.open_loop import Stream, drive
+from benchmarks.load.samples import Result
+from fastauth.backends.hash_permits import HashBounds, HashPermits
+from fastauth.backends.passwords import PROFILES, hash_password
+from tests.integration.running import (
+    FULL,
+    RunningServer,
+    copy_without_users,
+    import_lines,
+    running_server,
+    verify_bytes,
+)
+
+pytestmark = pytest.mark.integration
+
+SECONDS = 20 if FULL else 3
+USERS = [[f"user{number}", "pw"] for number in range(400)]
+
+
+def filled(data_dir: Path) -> Path:
+    """Users with the hash of the default profile: a few hundred logins a second are a storm."""
+    real = hash_password("pw", PROFILES["owasp"])
+    import_lines(copy_without_users(data_dir), [{"username": name, "password_hash": real} for name, _ in USERS])
+    return data_dir
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    with running_server(filled(tmp_path_factory.mktemp("overload"))) as server:
+        yield server
+
+
+def counted(server: RunningServer, metric: str) -> dict[str, int]:
+    """One family of counters, by its labels."""
+    text = server.request("GET", "/metrics").body.decode()
+    return {labels: int(float(value)) for labels, value in re.findall(rf"{metric}\{{(.*?)\}} ([\d.]+)", text)}
+
+
+def hash_jobs(server: RunningServer) -> dict[str, int]:
+    """What became of hash jobs so far."""
+    return {labels.split('"')[1]: count for labels, count in counted(server, "fastauth_hash_jobs_total").items()}
+
+
+def driven(server: RunningServer, *streams: Stream) -> Result:
+    return asyncio.run(drive(server.port, streams))
+
+
+def test_ten_times_the_load_leaves_the_logins_that_can_be_served_and_an_honest_answer_to_all_others(
+    server: RunningServer,
+) -> None:
+    crowd = Logins(USERS)
+    alone = driven(server, Stream("login", crowd, steady(1, 400), patience_s=3))["login"]
+    capacity = alone.goodput_per_second(3)
+    result = driven(server, Stream("login", crowd, steady(SECONDS, 10 * capacity), 1, most_connections=600))["login"]
+    assert set(result.counts()) == {200, 503}  # nobody is left without an answer
+    assert result.between(1, SECONDS).goodput_per_second(3) > 0.5 * capacity
+
+
+def test_in_a_storm_of_logins_everything_else_is_answered_as_before(server: RunningServer) -> None:
+    granted = [server.login("user0", "pw").json for _ in range(20)]
+    client = [
+        Stream("verify", FixedRequests([verify_bytes(granted[0]["token"])]), steady(SECONDS, 200)),
+        Stream(
+            "jwks",
+            FixedRequests([b"GET /.well-known/jwks.json HTTP/1.1\r\nHost: localhost\r\n\r\n"]),
+            steady(SECONDS, 50),
+        ),
+        Stream("refresh", RefreshChains([one["refresh_token"] for one in granted]), steady(SECONDS, 15)),
+    ]
+    storm = Stream("login", Logins(USERS), steady(SECONDS, 400), most_connections=400)
+    result = driven(server, storm, *client)
+    for name in ("verify", "jwks", "refresh"):
+        assert set(result[name].counts()) == {200}, name
+        assert result[name].quantile_ms(0.99) < 250, name
+    assert result["login"].counts()[503] > 100
+
+
+def test_who_comes_back_with_a_ticket_is_served_before_those_who_came_later(server: RunningServer) -> None:
+    result = driven(
+        server, Stream("login", TicketLogins(USERS), steady(2, 150), 1, most_connections=600, patience_s=20)
+    )["login"]
+    clients = sorted(result.by_client().rows(), key=lambda row: row.due_s)
+    assert {row.status for row in clients} == {200}  # everybody gets in, in the end
+    served = [row.due_s + row.took_s for row in clients]
+    half = len(served) // 2
+    # Whole seconds of Retry-After blur the order by a second or two, not more.
+    pairs = sum(first < second + 2.5 for first, second in zip(served[:half], served[half:], strict=False))
+    assert pairs == half
+
+
+def test_nobody_is_hashed_who_has_left_before(server: RunningServer) -> None:
+    before = hash_jobs(server)
+    burst = steady(0.1, 1_000)
+    result = driven(server, Stream("login", Logins(USERS), burst, patience_s=0.4, connections=100))
+    left = result["login"].counts()[-1]
+    assert left > 20
+    after = {outcome: count - before[outcome] for outcome, count in hash_jobs(server).items()}
+    answered = result["login"].counts()[200]
+    assert after["left"] > 3 * after["hashed_for_nobody"]
+    # Beyond those who were answered: whoever left at the very end of the hash, or before the answer was on its way.
+    assert after["hashed"] + after["hashed_for_nobody"] - answered <= 8
+
+
+def test_workers_share_the_permits_of_one_machine(tmp_path: Path) -> None:
+    with running_server(filled(tmp_path), env={"FASTAUTH_WORKERS": "3"}) as server:
+        watcher = HashPermits(HashBounds(64, 1 << 30), 3, server.data_dir / "fastauth.permits")
+        most: list[int] = []
+
+        async def watch(load: "asyncio.Task[Result]") -> None:
+            while not load.done():
+                most.append(watcher.running)
+                await asyncio.sleep(0.002)
+
+        async def both() -> Result:
+            load = asyncio.create_task(drive(server.port, [Stream("login", Logins(USERS), steady(SECONDS, 300))]))
+            await watch(load)
+            return await load
+
+        counts = asyncio.run(both())["login"].counts()
+        watcher.close()
+    assert counts[200] > 20
+    # Whoever finds none free has told of one for a moment, which a look from outside may see.
+    assert sorted(most)[int(0.95 * len(most))] <= len(os.sched_getaffinity(0))
+
+
+def test_a_refusal_says_when_to_come_back_and_that_is_true(server: RunningServer) -> None:
+    storm = Stream("login", Logins(USERS), steady(2, 400), most_connections=600, patience_s=5)
+
+    async def ask_in_the_middle() -> tuple[int, str]:
+        load = asyncio.create_task(drive(server.port, [storm]))
+        await asyncio.sleep(1.5)
+        refused = await asyncio.to_thread(server.login, "user1", "pw")
+        await load
+        assert refused.status == 503
+        return int(refused.headers["retry-after"]), refused.json["ticket"]
+
+    retry_after_s, ticket = asyncio.run(ask_in_the_middle())
+    body = json.dumps({"username": "user1", "password": "pw"})
+    time.sleep(max(0, retry_after_s - 1))  # the time that was named; the storm took the other second
+    headers = {"Content-Type": "application/json", "Login-Ticket": ticket}
+    assert server.request("POST", "/auth", body, headers).status == 200
+    admitted = counted(server, "fastauth_lane_decisions_total")
+    assert admitted['decision="admitted_with_ticket",lane="login"'] >= 1
