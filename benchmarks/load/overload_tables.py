@@ -58,11 +58,11 @@ def line_text(record: dict[str, Any]) -> str:
     order = line["order"]
     return (
         f"Of {line['clients']} clients who all came back with their tickets {line['served']} were served, in "
-        f"{line['attempts']} requests; {order['overtakings_per_pair']:.1%} of all pairs were served in another order than "
-        f"they had come, half of the clients within {order['median_places_moved']} places of their own. With half a second "
-        f"of patience and twice the load {answers.get(-1, 0)} clients left: {jobs['left']} jobs were dropped before the "
-        f"hash, {jobs['hashed_for_nobody']} clients left during theirs; {jobs['hashed']} hashes were finished for somebody "
-        f"who was there, {answers.get(200, 0)} answers arrived."
+        f"{line['attempts']} requests; {order['overtakings_per_pair']:.1%} of all pairs were served in another order "
+        f"than they had come, half of the clients within {order['median_places_moved']} places of their own. With half "
+        f"a second of patience and twice the load {answers.get(-1, 0)} clients left: {jobs['left']} jobs were dropped "
+        f"before the hash, {jobs['hashed_for_nobody']} clients left during theirs; {jobs['hashed']} hashes were "
+        f"finished for somebody who was there, {answers.get(200, 0)} answers arrived."
     )
 
 
@@ -78,6 +78,6 @@ def admission_table(record: dict[str, Any]) -> str:
             f"| {trace} | {outcomes['logins']} | {' | '.join(cells)}, limit {best['limit']} | {one_for_all:.3f} |"
         )
     head = (
-        "| trace | logins | fastauth | CoDel | gradient | AIMD | best limit for this trace | best one limit for all |"
+        "| trace | logins | fastauth | CoDel | gradient | AIMD | best limit for this trace | best limit for all |"
     )
     return head + f"\n|{' --- |' * 8}\n" + "\n".join(rows)
