@@ -26,7 +26,7 @@ from tests.integration.running import CHEAP, RunningServer, cheap_hash, copy_wit
 
 FACTORS: Final = (0.5, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
 PATIENCE_S: Final = 3.0
-SETTLING_S: Final = 3.0  # before what is measured: the queue of the beginning is gone by then
+SETTLING_S: Final = 6.0  # before what is measured: the queue of the beginning is gone by then
 USERS: Final = 500
 PASSWORD: Final = "pw"
 Segments = list[tuple[float, float, float]]
@@ -42,10 +42,12 @@ def stream(name: str, behaviour: dict[str, Any], segments: Segments, **more: Any
     return {"name": name, "behaviour": behaviour, "segments": segments, "poisson_seed": 1, **more}
 
 
-def logins(segments: Segments, users: list[list[str]], *, returns: bool = False, most: int = 256) -> dict[str, Any]:
+def logins(segments: Segments, users: list[list[str]], *, returns: bool = False, most: int = 6_000) -> dict[str, Any]:
     """Logins of these users in turn, over so many connections at the most."""
     behaviour = {"kind": "logins", "users": users, "returns_with_ticket": returns}
-    return stream("login", behaviour, segments, connections=most // 2, most_connections=most, patience_s=PATIENCE_S)
+    return stream(
+        "login", behaviour, segments, connections=min(most, 300), most_connections=most, patience_s=PATIENCE_S
+    )
 
 
 def run(port: int, *streams: dict[str, Any]) -> Result:
@@ -164,7 +166,7 @@ def storm(data_dir: Path, users: list[list[str]], ceiling_per_s: float, seconds:
 def line(data_dir: Path, users: list[list[str]], ceiling_per_s: float) -> dict[str, Any]:
     """Three times as many as can be served, for ten seconds, who all come back with their tickets until they are in."""
     with pinned_server(data_dir) as server:
-        samples = run(server.port, logins(steady(10, 3 * ceiling_per_s), users, returns=True, most=2_000))["login"]
+        samples = run(server.port, logins(steady(10, 3 * ceiling_per_s), users, returns=True))["login"]
         jobs = hash_jobs(server)
     clients = [row for row in samples.by_client().rows() if row.status == 200]
     finished = sorted(clients, key=lambda row: row.due_s + row.took_s)

@@ -77,7 +77,5 @@ def admission_table(record: dict[str, Any]) -> str:
         rows.append(
             f"| {trace} | {outcomes['logins']} | {' | '.join(cells)}, limit {best['limit']} | {one_for_all:.3f} |"
         )
-    head = (
-        "| trace | logins | fastauth | CoDel | gradient | AIMD | best limit for this trace | best limit for all |"
-    )
+    head = "| trace | logins | fastauth | CoDel | gradient | AIMD | best limit for this trace | best limit for all |"
     return head + f"\n|{' --- |' * 8}\n" + "\n".join(rows)

@@ -6,7 +6,7 @@ the same code that the server runs; the others are what is usual elsewhere.
 
 from typing import Protocol
 
-from fastauth.domain.admission import Gate, LaneRules
+from fastauth.domain.admission import Gate, LaneRules, Pace
 
 
 class Policy(Protocol):
@@ -90,12 +90,13 @@ class Ours:
 
     def __init__(self, rules: LaneRules, expected_s: float, steady_jobs: int = 2) -> None:
         self._gate = Gate(rules)
-        self._mean_s = expected_s
+        self._pace = Pace(expected_s)
         self._steady_jobs = steady_jobs
 
     def allows(self, waiting: int, now_s: float) -> bool:
         self._gate.arrive(now_s)
-        return self._gate.allows(waiting * self._mean_s, 1 / self._mean_s, self._steady_jobs * self._mean_s)
+        per_s = self._pace.per_s
+        return self._gate.allows(waiting / per_s, per_s, self._steady_jobs / per_s)
 
     def served(self, sojourn_s: float, service_s: float, waiting: int, now_s: float) -> None:
-        self._mean_s += 0.1 * (service_s - self._mean_s)
+        self._pace.served(service_s)

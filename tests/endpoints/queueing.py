@@ -39,7 +39,9 @@ def a_queue(
     """In: the table of places and spent tickets; queues with the same one are like those of one machine."""
     table = table or LocalBuckets(1024)
     addresses = ClientAddresses((), b"x-forwarded-for", lambda event: None)
-    return LoginQueue(scheduler, rules, Tickets(bytes(32)), table, table.take, may_read, addresses, count)
+    return LoginQueue(
+        scheduler, rules, Tickets(bytes(32)), table, table.take, may_read, lambda: False, addresses, count
+    )
 
 
 @contextlib.asynccontextmanager

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from fastauth.backends.hash_permits import HashPermits
 from fastauth.backends.work_pool import Job, JobThreads
+from fastauth.domain.admission import Pace
 from fastauth.domain.errors import Overloaded
 from fastauth.domain.fair_queue import FairQueue, Place
 
@@ -26,7 +27,6 @@ FOR_NOBODY: Final = "hashed_for_nobody"
 """The client left while it was hashed; before that moment it would have been ``LEFT``."""
 OUTCOMES: Final = (HASHED, LEFT, EXPIRED, FOR_NOBODY)
 
-_WEIGHT: Final = 0.1  # of one job in the mean
 _STEADY_JOBS: Final = 2  # for each thread
 _LOWEST_PRIORITY: Final = 19
 
@@ -34,13 +34,14 @@ _LOWEST_PRIORITY: Final = 19
 class HashJob(Job):
     """A hash that waits for its turn."""
 
-    __slots__ = ("expires_s", "has_run", "memory_kib", "place")
+    __slots__ = ("came_s", "expires_s", "has_run", "memory_kib", "place")
 
     def __init__(
         self, work: Callable[[], Any], future: "asyncio.Future[Any]", memory_kib: int, expires_s: float
     ) -> None:
         super().__init__(work, future)
         self.memory_kib = memory_kib
+        self.came_s = time.perf_counter()
         self.expires_s = expires_s
         self.has_run = False
         self.place: Place | None = None
@@ -70,15 +71,16 @@ class HashScheduler(JobThreads[HashJob]):
         super().__init__(threads, "hash")
         self._permits = permits
         self._shares = tuple(shares)
-        self._mean_s = expected_s
+        self._pace = Pace(expected_s / threads)
         self._deadline_s = deadline_s
         self._nice = nice
         self._count = count
         self._waiting = FairQueue[HashJob](shares)
         self._running = 0
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # among the threads; the event loop never waits for one of lower priority
         self._wakes: queue.SimpleQueue[bool] = queue.SimpleQueue()  # one for each job; False: no more
         self._is_closing = False
+        self._free_since = threading.local()
         self._start()
 
     # -- what is known of the queue
@@ -94,24 +96,28 @@ class HashScheduler(JobThreads[HashJob]):
 
     def wait_s(self, lane: int, since: int) -> float:
         """How long somebody who joins now would wait for the first turn of a thread. In: as ``submit``."""
-        with self._lock:
-            before = self._waiting.before(lane, since) + self._running
-        return max(0.0, before - len(self._threads) + 1) * self._mean_s / len(self._threads)
+        before = self._waiting.before(lane, since) + self._running
+        return max(0.0, before - len(self._threads) + 1) / self._pace.per_s
 
     def each_s(self, lane: int) -> float:
         """What one more in a lane costs those behind it."""
         others = len(self._waiting) - self._waiting.length(lane)
-        return self._mean_s / len(self._threads) / (self._shares[lane] if others else 1.0)
+        return 1 / self._pace.per_s / (self._shares[lane] if others else 1.0)
 
     @property
     def pace_per_s(self) -> float:
-        """How many this worker hashes a second when it has nothing to wait for."""
-        return len(self._threads) / self._mean_s
+        """How many this worker hashes a second while it has something to hash."""
+        return self._pace.per_s
+
+    @property
+    def _each_thread_s(self) -> float:
+        """What a hash takes a thread."""
+        return len(self._threads) / self._pace.per_s
 
     @property
     def steady_s(self) -> float:
         """How long a queue must be for no thread ever to run out of work between two looks."""
-        return _STEADY_JOBS * self._mean_s
+        return _STEADY_JOBS * self._each_thread_s
 
     # -- jobs
 
@@ -121,18 +127,15 @@ class HashScheduler(JobThreads[HashJob]):
         the deadline has passed.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
-        patience_s = max(self._deadline_s - self._mean_s, self._deadline_s / 2)
+        patience_s = max(self._deadline_s - self._each_thread_s, self._deadline_s / 2)
         job = HashJob(work, future, memory_kib, time.monotonic() + patience_s)
         future.add_done_callback(lambda future: self._withdraw(job) if future.cancelled() else None)
-        with self._lock:
-            job.place = self._waiting.push(lane, since, job)
+        job.place = self._waiting.push(lane, since, job)
         self._wakes.put(True)
         return future
 
     def _withdraw(self, job: HashJob) -> None:
-        with self._lock:
-            was_waiting = job.place is not None and self._waiting.remove(job.place)
-        if was_waiting:
+        if job.place is not None and self._waiting.remove(job.place):
             self._count(LEFT)
 
     # -- in the threads
@@ -142,6 +145,7 @@ class HashScheduler(JobThreads[HashJob]):
             mine = os.getpriority(os.PRIO_PROCESS, 0)
             thread = threading.get_native_id()
             os.setpriority(os.PRIO_PROCESS, thread, min(_LOWEST_PRIORITY, mine + self._nice))
+        self._free_since.done_s = 0.0
         super()._work()
 
     def _next(self) -> HashJob | None:
@@ -156,17 +160,20 @@ class HashScheduler(JobThreads[HashJob]):
         return not (self._is_closing or job.future.cancelled()) and time.monotonic() < job.expires_s
 
     def _do(self, job: HashJob) -> None:
-        began = time.perf_counter()
         if self._is_wanted(job) and self._permits.take(job.memory_kib, lambda: self._is_wanted(job)):
             try:
                 job.has_run = True
                 super()._do(job)
             finally:
                 self._permits.give_back(job.memory_kib)
+        now = time.perf_counter()
         if job.has_run:
-            job.seconds = time.perf_counter() - began  # the wait for a permit too: that is the pace of this worker
+            # From when this thread could have begun: what it waits for in between, a permit, the processor or
+            # Python's own lock, is a part of the pace.
+            job.seconds = now - max(job.came_s, self._free_since.done_s)
         else:
-            job.error = Overloaded(max(1, math.ceil(self._mean_s)))
+            job.error = Overloaded(max(1, math.ceil(self._each_thread_s)))
+        self._free_since.done_s = now
         with self._lock:
             self._running -= 1
 
@@ -174,7 +181,7 @@ class HashScheduler(JobThreads[HashJob]):
 
     def _settled(self, job: HashJob) -> None:
         if job.has_run and job.error is None:
-            self._mean_s += _WEIGHT * (job.seconds - self._mean_s)
+            self._pace.served(job.seconds / len(self._threads))
         is_alone = job.future.cancelled()
         if job.has_run:
             self._count(FOR_NOBODY if is_alone else HASHED)

@@ -10,7 +10,8 @@ import msgspec
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=3_600)]
 
-_WEIGHT: Final = 0.1  # of one measurement in a mean
+_PACE_WINDOW_S: Final = 1.0
+_EXPECTED_COUNT: Final = 4.0  # what an expectation weighs, as so many measurements
 
 
 _WINDOW_S: Final = 2.0
@@ -65,29 +66,24 @@ class Gate:
 
 
 class Pace:
-    """How fast a lane serves: by Little's law, those who are in it over the time that they spend there.
+    """How many a lane serves a second while it has something to do, over about the last second of that."""
 
-    What is in the lane is counted by ``enter`` and ``leave``; ``per_s`` is a mean over about the last ten.
-    """
-
-    __slots__ = ("inside", "per_s")
+    __slots__ = ("_count", "_time_s")
 
     def __init__(self, expected_s: float) -> None:
-        """In: what one request takes, until some have been measured."""
-        self.inside = 0
-        self.per_s = 1 / expected_s
+        """In: what one takes of the lane's time, until some have been measured."""
+        self._count = _EXPECTED_COUNT
+        self._time_s = _EXPECTED_COUNT * expected_s
 
     @property
-    def wait_s(self) -> float:
-        """How long those inside will take, which is what one more would wait."""
-        return self.inside / self.per_s
+    def per_s(self) -> float:
+        """Of now."""
+        return self._count / self._time_s
 
-    def enter(self) -> int:
-        """One more is inside; out: how many there are, to be handed to ``leave``."""
-        self.inside += 1
-        return self.inside
-
-    def leave(self, beside: int, took_s: float) -> None:
-        """One is served. In: how many were inside when it came, itself included; how long it was there."""
-        self.inside -= 1
-        self.per_s += _WEIGHT * (beside / max(took_s, 1e-6) - self.per_s)
+    def served(self, time_s: float) -> None:
+        """One has been served. In: what it took of the lane's time; of two that are served side by side for a second
+        each takes half of that (Little's law).
+        """
+        kept = max(0.0, 1 - time_s / _PACE_WINDOW_S)
+        self._count = self._count * kept + 1
+        self._time_s = max(self._time_s * kept + time_s, 1e-9)

@@ -29,7 +29,11 @@ class _Lane(Generic[T]):
 
 
 class FairQueue(Generic[T]):
-    """Start-time fair queueing over lanes, by time of arrival within one."""
+    """Start-time fair queueing over lanes, by time of arrival within one.
+
+    ``pop`` is for one thread at a time, all else for another one, which needs no lock against it: what both touch are
+    single operations on a list.
+    """
 
     def __init__(self, shares: Sequence[float]) -> None:
         """In: the shares of the lanes, which are one together; of equals the first lane goes first."""
@@ -37,10 +41,9 @@ class FairQueue(Generic[T]):
         self._shares = tuple(shares)
         self._turn = 0.0
         self._numbers = count()
-        self._length = 0
 
     def __len__(self) -> int:
-        return self._length
+        return sum(len(row.entries) for row in self._lanes)
 
     def length(self, lane: int) -> int:
         """How many wait in one lane."""
@@ -53,7 +56,6 @@ class FairQueue(Generic[T]):
             row.turn = max(row.turn, self._turn)
         order = (-since, -next(self._numbers))
         insort(row.entries, (*order, item))
-        self._length += 1
         return Place(lane, order)
 
     def pop(self) -> T:
@@ -64,25 +66,26 @@ class FairQueue(Generic[T]):
         row = min(waiting, key=lambda row: row.turn)
         self._turn = row.turn
         row.turn += row.stride
-        self._length -= 1
         return row.entries.pop()[2]
 
     def remove(self, place: Place) -> bool:
         """Take it out of the line; False when it is there no more."""
         entries = self._lanes[place.lane].entries
         index = bisect_left(entries, place.order)  # a tuple sorts behind its own beginning
-        if index == len(entries) or entries[index][:2] != place.order:
+        try:
+            if entries[index][:2] != place.order:
+                return False
+            del entries[index]  # nobody but ``pop`` can have been in between, and it takes the last
+        except IndexError:
             return False
-        del entries[index]
-        self._length -= 1
         return True
 
     def drain(self) -> list[T]:
         """Everything, and nothing waits any more."""
-        items = [entry[2] for row in self._lanes for entry in reversed(row.entries)]
+        items: list[T] = []
         for row in self._lanes:
-            row.entries.clear()
-        self._length = 0
+            while row.entries:
+                items.append(row.entries.pop()[2])
         return items
 
     def before(self, lane: int, since: int) -> float:
@@ -91,6 +94,6 @@ class FairQueue(Generic[T]):
         """
         entries = self._lanes[lane].entries
         ahead = len(entries) - bisect_left(entries, (-since,))  # whoever came at the same moment is ahead
-        others = self._length - len(entries)
+        others = len(self) - len(entries)
         share = self._shares[lane]
         return ahead + min(others, (ahead + 1) * (1 - share) / share)

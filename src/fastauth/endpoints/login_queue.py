@@ -39,6 +39,10 @@ _LONGEST_US: Final = 2 * (LONGEST_AWAY_S + RETURN_WINDOW_S) * 1_000_000
 _ONCE: Final = Limit(_LONGEST_US, 1, "exact")
 _PLACE: Final = Limit(_LONGEST_US, 1, "local")
 
+# Whether the client is still there is looked at when the turn is at least so far off: it costs a task, and it takes
+# about that long until a connection that was closed is noticed.
+_WORTH_WATCHING_S: Final = 0.03
+
 ADMITTED: Final = "admitted"
 WITH_TICKET: Final = "admitted_with_ticket"
 TOO_LONG: Final = "too_long"
@@ -71,7 +75,7 @@ class Turn(msgspec.Struct, frozen=True):
 
     lane: int
     since_us: int
-    must_wait: bool
+    is_watched: bool
     name: str
     network: str
 
@@ -87,13 +91,15 @@ class LoginQueue:
         places: Places,
         spend: Decide,
         may_read: Callable[[], bool],
+        is_late: Callable[[], bool],
         addresses: ClientAddresses,
         count: Callable[[int, str], None] = lambda lane, decision: None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """In: ``spend`` takes a token, where a ticket that any node could see must be spent once only; ``may_read``
-        whether there is time to read a request only to refuse it well; ``count`` is told each lane's ``DECISIONS``.
+        whether there is time to read a request only to refuse it well; ``is_late`` whether there is none for any other
+        login; ``count`` is told each lane's ``DECISIONS``.
         """
         self.line = WaitingLine()
         self._scheduler = scheduler
@@ -103,6 +109,7 @@ class LoginQueue:
         self._places = places
         self._spend = spend
         self._may_read = may_read
+        self._is_late = is_late
         self._addresses = addresses
         self._count = count
         self._clock = clock
@@ -113,10 +120,11 @@ class LoginQueue:
     def refuse_unread(self) -> Overloaded | None:
         """A refusal at the price of the exchange alone, when it is certain anyhow and there is no time for a better."""
         gate = self._gates[EVERYBODY_ELSE]
-        if not gate.is_overload(self._scheduler.pace_per_s) or self._may_read():
+        is_late = self._is_late()
+        if not is_late and (not gate.is_overload(self._scheduler.pace_per_s) or self._may_read()):
             return None
         wait_s = self._scheduler.wait_s(EVERYBODY_ELSE, self._now_us())
-        if self._lets_in(EVERYBODY_ELSE, wait_s):
+        if not is_late and self._lets_in(EVERYBODY_ELSE, wait_s):
             return None
         gate.arrive(self._monotonic())
         self._count(EVERYBODY_ELSE, UNREAD)
@@ -138,7 +146,7 @@ class LoginQueue:
             self._count(lane, TOO_LONG)
             raise self._send_away(lane, wait_s, name, network, ticket)
         self._count(lane, ADMITTED if ticket is None else WITH_TICKET)
-        return Turn(lane, since_us, wait_s > 0, name, network)
+        return Turn(lane, since_us, wait_s > _WORTH_WATCHING_S, name, network)
 
     async def run(self, request: Request, turn: Turn, memory_kib: int, job: Callable[[], T]) -> T:
         """The outcome of a job in a hash thread, when its turn has come.
@@ -147,8 +155,7 @@ class LoginQueue:
         """
         outcome: asyncio.Future[T] = self._scheduler.submit(job, turn.lane, turn.since_us, memory_kib)
         try:
-            # To watch a client costs more than it could save on a job that begins at once.
-            return await (request.unless_left(outcome) if turn.must_wait else outcome)
+            return await (request.unless_left(outcome) if turn.is_watched else outcome)
         except Overloaded:
             wait_s = self._scheduler.wait_s(turn.lane, turn.since_us)
             kept = Ticket(turn.since_us, int(self._clock()))

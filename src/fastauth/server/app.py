@@ -53,7 +53,7 @@ from fastauth.server.bootstrap import load_master_key, open_signing_keys
 from fastauth.server.counters import Counters
 from fastauth.server.dependencies import Dependencies
 from fastauth.server.housekeeping import Housekeeping
-from fastauth.server.lanes import hash_scheduler, login_queue, renewals
+from fastauth.server.lanes import LoopDelay, hash_scheduler, login_queue, renewals
 from fastauth.server.limiting import Limiting
 from fastauth.server.revocation_feed import RevocationFeed
 from fastauth.server.settings import Settings, load_settings
@@ -68,8 +68,8 @@ _DATABASE_MISSED_S: Final = 2.0
 _WAITING_SIGNATURES: Final = 2_000  # as many as are made in about two seconds
 
 
-class Pool(Protocol):
-    """Threads that end."""
+class Closing(Protocol):
+    """Something that ends with the service."""
 
     def close(self) -> None: ...
 
@@ -80,7 +80,7 @@ class Service:
     def __init__(
         self,
         router: Router,
-        pools: Sequence[Pool],
+        pools: Sequence[Closing],
         limiting: Limiting,
         storage: Storage,
         dependencies: Dependencies,
@@ -182,7 +182,8 @@ async def _compose_on(
     rules = _session_rules(settings)
     starter = SessionStarter(storage.sessions, rules, settings.tokens.user_scope, random_bytes)
     limits, hasher = limiting.for_login(master_key), PasswordHasher(settings.passwords)
-    queue = login_queue(settings, counters, hashing, limiting, master_key)
+    delay = LoopDelay()
+    queue = login_queue(settings, counters, hashing, limiting, master_key, delay)
     external = _external_logins(settings, dependencies, users, signatures)
     login = LoginEndpoint(users, hasher, queue, starter, issuer, clock, log, limits, external)
 
@@ -237,7 +238,7 @@ async def _compose_on(
     housekeeping = Housekeeping(storage.sessions, storage.bus, storage.leases, settings.tokens.refresh_grace_s)
     return Service(
         Router(routes),
-        (hashing, signatures),
+        (delay, hashing, signatures),
         limiting,
         storage,
         dependencies,

@@ -5,6 +5,7 @@ revocation, logout) are bounded by how long they take; logins by the queue befor
 priority than all the rest.
 """
 
+import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable
@@ -24,10 +25,41 @@ from fastauth.server.limiting import Limiting
 from fastauth.server.settings import Settings
 
 _EXPECTED_RENEWAL_S: Final = 0.002
+_BEAT_S: Final = 0.01
+# A loop that is later has no time to read a request only to refuse it well, and then none for further logins at all.
+_BUSY_S: Final = 0.005
+_LATE_S: Final = 0.03
 
 _LAST: Final = 1 << 62  # behind everybody
 
 Handler = Callable[[Request], Awaitable[Response]]
+
+
+class LoopDelay:
+    """How late the event loop is, which is how long everybody waits for a turn on it."""
+
+    def __init__(self) -> None:
+        """To be made on the running loop."""
+        self._loop = asyncio.get_running_loop()
+        self._late_s = 0.0
+        self._begin()
+
+    @property
+    def now_s(self) -> float:
+        """As measured within the last hundredth of a second, or as it is if that has not come to an end."""
+        return max(self._late_s, self._loop.time() - self._due_s)
+
+    def close(self) -> None:
+        """Measure no more."""
+        self._timer.cancel()
+
+    def _begin(self) -> None:
+        self._due_s = self._loop.time() + _BEAT_S
+        self._timer = self._loop.call_at(self._due_s, self._beat)
+
+    def _beat(self) -> None:
+        self._late_s = self._loop.time() - self._due_s
+        self._begin()
 
 
 class Lane:
@@ -38,6 +70,7 @@ class Lane:
 
     def __init__(self, rules: LaneRules, expected_s: float, count: Callable[[str], None]) -> None:
         """In: ``count`` is told ``admitted`` or ``refused``."""
+        self.inside = 0
         self.pace = Pace(expected_s)
         self._gate = Gate(rules)
         self._count = count
@@ -48,7 +81,7 @@ class Lane:
 
     def _admit(self, handler: Handler, request: Request) -> Awaitable[Response]:
         self._gate.arrive(time.monotonic())
-        wait_s = self.pace.wait_s
+        wait_s = self.inside / self.pace.per_s
         if not self._gate.allows(wait_s, self.pace.per_s):
             self._count("refused")
             raise Overloaded(max(1, math.ceil(wait_s)))
@@ -56,7 +89,7 @@ class Lane:
         return self._serve(handler, request)
 
     async def _serve(self, handler: Handler, request: Request) -> Response:
-        visit = _Visit(self.pace)
+        visit = _Visit(self)
         request.on_body = visit.begin
         try:
             return await handler(request)
@@ -67,21 +100,23 @@ class Lane:
 class _Visit:
     """One request inside a lane, from its body on."""
 
-    __slots__ = ("_began_s", "_beside", "_pace")
+    __slots__ = ("_began_s", "_beside", "_lane")
 
-    def __init__(self, pace: Pace) -> None:
-        self._pace = pace
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
         self._beside = 0
         self._began_s = 0.0
 
     def begin(self) -> None:
         if not self._beside:
-            self._beside = self._pace.enter()
+            self._lane.inside += 1
+            self._beside = self._lane.inside
             self._began_s = time.monotonic()
 
     def end(self) -> None:
         if self._beside:
-            self._pace.leave(self._beside, time.monotonic() - self._began_s)
+            self._lane.inside -= 1
+            self._lane.pace.served((time.monotonic() - self._began_s) / self._beside)
 
 
 def renewals(settings: Settings, counters: Counters) -> Lane:
@@ -109,18 +144,25 @@ def hash_scheduler(settings: Settings, counters: Counters) -> HashScheduler:
 
 
 def login_queue(
-    settings: Settings, counters: Counters, scheduler: HashScheduler, limiting: Limiting, master_key: MasterKey
+    settings: Settings,
+    counters: Counters,
+    scheduler: HashScheduler,
+    limiting: Limiting,
+    master_key: MasterKey,
+    delay: LoopDelay,
 ) -> LoginQueue:
     """The queue before the hash threads."""
     lanes = settings.lanes
     rules = LaneRules(burst_s=lanes.login_burst_s, target_s=lanes.login_target_s)
+    has_tickets = limiting.at_most_each_second("tickets", lanes.tickets_per_s)
     queue = LoginQueue(
         scheduler,
         rules,
         Tickets(master_key.derive(PURPOSE)),
         limiting.places,
         limiting.spend,
-        limiting.at_most_each_second("tickets", lanes.tickets_per_s),
+        lambda: delay.now_s < _BUSY_S and has_tickets(),
+        lambda: delay.now_s > _LATE_S,
         limiting.addresses,
         counters.of_login_lanes(),
     )
