@@ -9,6 +9,7 @@ to another core than the server: ``run_pinned(spec, core)``, or ``python -m benc
 import asyncio
 import gc
 import json
+import os
 import subprocess
 import sys
 import time
@@ -234,8 +235,11 @@ class _Run:
 async def drive(port: int, streams: Sequence[Stream]) -> Result:
     """Run the streams against 127.0.0.1, all by one clock; out: what they saw, once every client is through.
 
-    Raises OSError if the server is not there at the start, and whatever a behaviour raises.
+    Raises ValueError for two streams of one name, OSError if the server is not there at the start, and whatever a
+    behaviour raises.
     """
+    if len({stream.name for stream in streams}) < len(streams):
+        raise ValueError("two streams have one name")
     runs = [_Run(stream, port) for stream in streams]
     try:
         for run in runs:
@@ -284,7 +288,9 @@ def main() -> None:
     streams = streams_of(spec)
     gc.freeze()
     gc.disable()  # a collection among so many samples is a pause of tens of milliseconds
-    sys.stdout.buffer.write(msgspec.json.encode(uvloop.run(drive(spec["port"], streams))))
+    left = memoryview(msgspec.json.encode(uvloop.run(drive(spec["port"], streams))))
+    while left:  # a pipe takes what it has room for
+        left = left[os.write(1, left) :]
 
 
 if __name__ == "__main__":

@@ -49,27 +49,21 @@ class SmallServer:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
 
-    def stop_listening(self) -> None:
-        """And close what is open."""
-        self._loop.call_soon_threadsafe(self._stop_listening)
-
-    def _stop_listening(self) -> None:
+    async def end(self) -> None:
+        """Listen no more, and close what is open."""
+        me = asyncio.current_task()
+        while accepting := [task for task in asyncio.all_tasks() if task is not me]:
+            await asyncio.gather(*accepting)  # asyncio loses what it accepted if the server is closed meanwhile
         self._server.close()
         for transport in list(self.open):
             transport.abort()
+        await asyncio.sleep(0)  # they are closed in the next turn of the loop
 
     def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(5)
+        asyncio.run_coroutine_threadsafe(self.end(), self._loop).result(5)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-
-    async def _close(self) -> None:
-        self._server.close()
-        accepting = asyncio.all_tasks() - {cast("asyncio.Task[None]", asyncio.current_task())}
-        await asyncio.gather(*accepting)
-        self._stop_listening()
-        await asyncio.sleep(0)  # every connection is closed in the next turn of the loop
 
 
 class _Served(asyncio.Protocol):
@@ -244,7 +238,7 @@ def test_connections_are_opened_before_the_clock_starts_and_used_in_turn() -> No
             transport.write(answer())
 
         server.handler = note
-        result = run(server, gets(steady(0.2, 200.0), connections=8, most_connections=8))
+        result = run(server, gets(steady(0.1, 400.0), connections=8, most_connections=8))
     assert (server.most_open, len(seen)) == (8, 8)
     assert result["get"].counts() == {200: 40}
 
@@ -277,11 +271,11 @@ def test_a_server_that_closes_after_each_answer_is_survived(lines: list[str]) ->
         transport.close()
 
     with small_server(answers_and_closes) as server:
-        result = run(server, gets(steady(0.2, 200.0), connections=4))
+        result = run(server, gets(steady(0.1, 400.0), connections=4))
     assert result["get"].counts() == {200: 40}
 
 
-@each("harm", [asyncio.Transport.close, asyncio.Transport.abort])
+@each("harm", [lambda transport: transport.close(), lambda transport: transport.abort()])
 def test_a_request_whose_connection_is_closed_is_never_answered_and_the_rest_is(
     harm: Callable[[asyncio.Transport], None],
 ) -> None:
@@ -292,15 +286,17 @@ def test_a_request_whose_connection_is_closed_is_never_answered_and_the_rest_is(
             transport.write(answer())
 
     with small_server(closes_on_every_second) as server:
-        result = run(server, gets(steady(0.2, 200.0), connections=4))
+        result = run(server, gets(steady(0.1, 400.0), connections=4))
     assert result["get"].counts() == {0: 20, 200: 20}
 
 
 def test_a_server_that_goes_away_ends_nothing_but_its_answers() -> None:
+    ending: list[asyncio.Task[None]] = []
+
     def goes_away(request: bytes, transport: asyncio.Transport) -> None:
         transport.write(answer())
         if len(server.asked) == 10:
-            server._stop_listening()
+            ending.append(asyncio.get_running_loop().create_task(server.end()))
 
     with small_server(goes_away) as server:
         result = run(server, gets(steady(0.2, 200.0), connections=2, patience_s=1.0))
@@ -431,6 +427,11 @@ def test_a_chain_goes_on_with_its_token_after_any_other_failure() -> None:
         assert chains.request(number + 1) == first
     chains.answered(4, Answer(401))
     assert chains.request(5) is None
+
+
+def test_two_streams_of_one_name_are_refused() -> None:
+    with pytest.raises(ValueError, match="one name"):
+        uvloop.run(drive(free_port(), [gets(steady(0.1, 10.0))] * 2))
 
 
 # A process of its own

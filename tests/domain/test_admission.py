@@ -165,49 +165,59 @@ def test_whatever_came_before_a_short_queue_takes_in_and_one_that_is_too_long_do
 
 
 def test_a_pace_is_what_was_expected_until_it_has_been_measured() -> None:
-    pace = Pace(0.25)
-    assert pace.wait_s == 0
-    assert [pace.enter() for _ in range(4)] == [1, 2, 3, 4]
-    assert pace.wait_s == pytest.approx(1.0)
-    assert pace.inside == 4
+    assert Pace(0.25).per_s == pytest.approx(4)
 
 
-@each(("inside", "took_s"), [(1, 0.01), (10, 0.1), (200, 0.5), (3, 4.0)])
-def test_the_pace_is_those_inside_over_the_time_that_they_spend_there(inside: int, took_s: float) -> None:
-    """Little's law, and so it does not matter how many are served at once."""
-    pace = Pace(0.002)
-    for _ in range(inside):
-        pace.enter()
-    for _ in range(150):  # one leaves, one comes
-        pace.leave(inside, took_s)
-        pace.enter()
-    assert pace.inside == inside
-    assert pace.per_s == pytest.approx(inside / took_s, rel=0.01)
-    assert pace.wait_s == pytest.approx(took_s, rel=0.01)
+@each("took_s", [0.0005, 0.01, 0.2, 4.0])
+def test_the_pace_is_how_many_are_served_in_the_time_that_they_take(took_s: float) -> None:
+    pace = Pace(0.02)
+    for _ in range(5 + int(8 / took_s)):
+        pace.served(took_s)
+    assert pace.per_s == pytest.approx(1 / took_s, rel=0.01)
 
 
-@each("per_s", [5.0, 80.0, 2_000.0])
-def test_a_queue_that_is_served_one_by_one_tells_how_fast(per_s: float) -> None:
-    """Those who find a long queue spend longer in it: the pace that follows is the same."""
-    pace, queue = Pace(0.002), [0]
-    for at in range(400):
-        queue.append(pace.enter())
-        if at % 4 != 3:  # four come while three are served, and each of them had to wait for those before it
-            beside = queue.pop(1)
-            pace.leave(beside, beside / per_s)
-    assert pace.per_s == pytest.approx(per_s, rel=0.01)
+@each(("inside", "stay_s"), [(1, 0.01), (10, 0.1), (200, 0.5), (30, 3.0)])
+def test_of_those_who_are_served_side_by_side_each_takes_its_part(inside: int, stay_s: float) -> None:
+    """Little's law: as many a second as are inside, over how long each of them is, however they are served."""
+    pace = Pace(0.02)
+    for _ in range(int(8 * inside / stay_s)):
+        pace.served(stay_s / inside)
+    assert pace.per_s == pytest.approx(inside / stay_s, rel=0.01)
 
 
-@each("took_s", [0.05, 0.2])
-def test_a_pace_that_changes_is_followed_within_some_ten_requests(took_s: float) -> None:
-    pace = Pace(0.1)
-    for _ in range(30):
-        pace.leave(pace.enter(), took_s)
-    assert pace.per_s == pytest.approx(1 / took_s, rel=0.1)
+def test_those_who_find_a_long_queue_and_those_who_find_none_tell_the_same_pace() -> None:
+    """Served one by one, ten a second: who finds four there and is the fifth is inside for half a second."""
+    pace = Pace(0.02)
+    for beside in (1, 2, 3, 4, 5) * 20:
+        pace.served(beside / 10.0 / beside)
+    assert pace.per_s == pytest.approx(10, rel=0.01)
 
 
-def test_one_who_was_inside_for_no_time_at_all_is_no_division_by_nothing() -> None:
-    pace = Pace(0.01)
-    pace.leave(pace.enter(), 0.0)
-    assert pace.inside == 0
-    assert pace.wait_s == 0
+def test_many_that_take_no_time_do_not_hide_those_that_do() -> None:
+    """As if every second request were refused for its form: a pace is that of all of them together."""
+    pace = Pace(0.02)
+    for _ in range(1_000):
+        pace.served(0.02)
+        pace.served(0.000_001)
+    assert pace.per_s == pytest.approx(2 / 0.02, rel=0.05)
+
+
+@each(("before_s", "after_s"), [(0.01, 0.1), (0.1, 0.001), (0.01, 0.02)])
+def test_a_pace_that_changes_is_followed_within_a_few_seconds_of_work(before_s: float, after_s: float) -> None:
+    pace = Pace(before_s)
+    for _ in range(int(5 / before_s)):
+        pace.served(before_s)
+    for _ in range(int(5 / after_s)):
+        pace.served(after_s)
+    assert pace.per_s == pytest.approx(1 / after_s, rel=0.1)
+
+
+@given(st.lists(st.floats(min_value=0, max_value=100), max_size=50), st.floats(min_value=1e-6, max_value=10))
+def test_whatever_has_been_measured_a_pace_is_a_pace(times_s: list[float], expected_s: float) -> None:
+    pace = Pace(expected_s)
+    for time_s in times_s:
+        pace.served(time_s)
+        assert 0 < pace.per_s <= 1e12
+    fastest, slowest = min([*times_s, expected_s]), max([*times_s, expected_s])
+    assert pace.per_s >= 0.99 / slowest
+    assert pace.per_s * fastest <= 1.01

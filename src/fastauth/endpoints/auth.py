@@ -2,15 +2,17 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import Any, Final, Protocol
 
 import msgspec
 
-from fastauth.domain.errors import FastauthError, InvalidCredentials, IssueFailed, UserNameRefused
+from fastauth.domain.errors import FastauthError, InvalidCredentials, IssueFailed, Overloaded, UserNameRefused
 from fastauth.domain.identity import LOCAL, Identity
 from fastauth.domain.refresh_tokens import RefreshToken
 from fastauth.domain.sessions import Session
 from fastauth.domain.users import User, canonical_name
+from fastauth.domain.waiting_line import LONGEST_AWAY_S
 from fastauth.endpoints.bodies import check_json_content_type, decode_json
 from fastauth.endpoints.errors import ClientLeft
 from fastauth.endpoints.http import JSON, NO_STORE, Headers, Request, Response
@@ -20,6 +22,7 @@ from fastauth.endpoints.login_queue import LoginQueue, Turn
 from fastauth.endpoints.openapi import Operation
 from fastauth.endpoints.problems import problem_response
 from fastauth.endpoints.session_starter import SessionStarter
+from fastauth.endpoints.waiting_page import wants_page
 from fastauth.jose.issuer import IssuedToken, Issuer
 
 
@@ -152,7 +155,11 @@ class LoginEndpoint:
     def __call__(self, request: Request) -> Response | Awaitable[Response]:
         """Raises what ``endpoints/problems.py`` answers. In the worst of a storm most are refused here and now."""
         refusal = self._queue.refuse_unread()
-        return self._answer(request) if refusal is None else problem_response(refusal)
+        if refusal is None:
+            return self._answer(request)
+        if wants_page(request):
+            raise refusal
+        return _unread_refusal(refusal.retry_after_s)
 
     async def _answer(self, request: Request) -> Response:
         await self._limits.admit(request)
@@ -283,6 +290,11 @@ class LoginEndpoint:
             await self._users.replace_password_hash(user.sub, user.password_hash, new_hash, int(self._clock()))
         except FastauthError as error:
             self._log.warning("rehash_not_stored", sub=user.sub, reason=str(error))
+
+
+@lru_cache(LONGEST_AWAY_S)
+def _unread_refusal(retry_after_s: int) -> Response:
+    return problem_response(Overloaded(retry_after_s))
 
 
 def canonical_or_none(username: str) -> str | None:

@@ -114,21 +114,32 @@ class LoginQueue:
         self._count = count
         self._clock = clock
         self._monotonic = monotonic
+        self._next_turn_s = 0.0
         # Places are told on a clock that never jumps; in whole seconds, so that all workers of a machine say the same.
         self._epoch_us = round(clock() - monotonic()) * 1_000_000
 
     def refuse_unread(self) -> Overloaded | None:
         """A refusal at the price of the exchange alone, when it is certain anyhow and there is no time for a better."""
-        gate = self._gates[EVERYBODY_ELSE]
-        is_late = self._is_late()
-        if not is_late and (not gate.is_overload(self._scheduler.pace_per_s) or self._may_read()):
+        lane, is_late = EVERYBODY_ELSE, self._is_late()
+        if not is_late and (not self._gates[lane].is_overload(self._scheduler.pace_per_s) or self._may_read()):
             return None
-        wait_s = self._scheduler.wait_s(EVERYBODY_ELSE, self._now_us())
-        if not is_late and self._lets_in(EVERYBODY_ELSE, wait_s):
+        wait_s = self._scheduler.wait_s(lane, self._now_us())
+        if not is_late and self._lets_in(lane, wait_s) and self._comes_in_turn():
             return None
-        gate.arrive(self._monotonic())
-        self._count(EVERYBODY_ELSE, UNREAD)
-        return Overloaded(self.line.estimate_s(self._clock(), wait_s, self._scheduler.each_s(EVERYBODY_ELSE)))
+        self._gates[lane].arrive(self._monotonic())
+        self._count(lane, UNREAD)
+        return Overloaded(self.line.estimate_s(self._clock(), wait_s, self._scheduler.each_s(lane)))
+
+    def _comes_in_turn(self) -> bool:
+        """Whether a place is about to be free: as often as somebody is served. Those who were told so and have not sent
+        their bodies yet would not be seen in the queue.
+        """
+        now = self._monotonic()
+        next_s = max(self._next_turn_s, now - self._scheduler.steady_s)
+        if next_s > now:
+            return False
+        self._next_turn_s = next_s + 1 / self._scheduler.pace_per_s
+        return True
 
     async def enter(self, request: Request, name: str, *, is_known_device: bool) -> Turn:
         """A place in the queue. In: a name, canonical or one that no account can have.

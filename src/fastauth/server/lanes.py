@@ -26,9 +26,11 @@ from fastauth.server.settings import Settings
 
 _EXPECTED_RENEWAL_S: Final = 0.002
 _BEAT_S: Final = 0.01
+_WEIGHT: Final = 0.1  # of one measurement in what is usual
 # A loop that is later has no time to read a request only to refuse it well, and then none for further logins at all.
-_BUSY_S: Final = 0.005
-_LATE_S: Final = 0.03
+_BUSY_S: Final = 0.003
+_LATE_S: Final = 0.015
+_LONGEST_PAUSE_S: Final = 0.1
 
 _LAST: Final = 1 << 62  # behind everybody
 
@@ -36,18 +38,15 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class LoopDelay:
-    """How late the event loop is, which is how long everybody waits for a turn on it."""
+    """How late the event loop is, which is how long everybody waits for a turn on it: ``usual_s``, over about the last
+    tenth of a second. One pause, however long, is not usual.
+    """
 
     def __init__(self) -> None:
         """To be made on the running loop."""
         self._loop = asyncio.get_running_loop()
-        self._late_s = 0.0
+        self.usual_s = 0.0
         self._begin()
-
-    @property
-    def now_s(self) -> float:
-        """As measured within the last hundredth of a second, or as it is if that has not come to an end."""
-        return max(self._late_s, self._loop.time() - self._due_s)
 
     def close(self) -> None:
         """Measure no more."""
@@ -58,7 +57,8 @@ class LoopDelay:
         self._timer = self._loop.call_at(self._due_s, self._beat)
 
     def _beat(self) -> None:
-        self._late_s = self._loop.time() - self._due_s
+        late_s = min(self._loop.time() - self._due_s, _LONGEST_PAUSE_S)
+        self.usual_s += _WEIGHT * (late_s - self.usual_s)
         self._begin()
 
 
@@ -161,8 +161,8 @@ def login_queue(
         Tickets(master_key.derive(PURPOSE)),
         limiting.places,
         limiting.spend,
-        lambda: delay.now_s < _BUSY_S and has_tickets(),
-        lambda: delay.now_s > _LATE_S,
+        lambda: delay.usual_s < _BUSY_S and has_tickets(),
+        lambda: delay.usual_s > _LATE_S,
         limiting.addresses,
         counters.of_login_lanes(),
     )
