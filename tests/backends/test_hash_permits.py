@@ -5,6 +5,7 @@ Started as ``python -m tests.backends.test_hash_permits``, this file is a worker
 
 import contextlib
 import json
+import mmap
 import os
 import random
 import subprocess
@@ -24,8 +25,12 @@ from tests.cases import each
 BOUNDS = HashBounds(jobs=3, memory_kib=10)
 SIZES = (1, 2, 3, 5, 12)  # in KiB; the last is more than all of them together may have
 WORKERS = 4
-HAMMERING_S = 0.5
+HAMMERING_S = 0.3
 TIMEOUT_S = 20.0  # never reached in a test that passes
+
+on_the_compiled_core = pytest.mark.skipif(
+    core.IMPLEMENTATION == "python", reason="others see a counter of the twin as 0 while it is written"
+)
 
 
 def at_once() -> bool:
@@ -355,7 +360,7 @@ def test_the_successor_of_a_killed_worker_begins_with_nothing(path: Path, holder
     assert not other.take(1, at_once)
 
 
-@pytest.mark.skipif(core.IMPLEMENTATION == "python", reason="others see the twin's counters as 0 while it writes them")
+@on_the_compiled_core
 def test_never_are_there_more_than_may_be_however_many_workers_ask(path: Path) -> None:
     with contextlib.ExitStack() as stack:
         workers = [stack.enter_context(Process("hammer", path, seed)) for seed in range(WORKERS)]
@@ -381,6 +386,20 @@ def test_never_are_there_more_than_may_be_however_many_workers_ask(path: Path) -
     assert (1, 12) in seen
     assert min(len(of_worker) for of_worker in held) > 5
     assert HashPermits(BOUNDS, WORKERS, path).running == 0
+
+
+@on_the_compiled_core
+def test_of_two_who_take_the_last_one_at_the_same_moment_at_most_one_gets_it(path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        workers = [stack.enter_context(Process("in_step", path)) for _ in range(2)]
+        assert [worker.line() for worker in workers] == ["ready"] * 2
+        for worker in workers:
+            worker.tell()
+        rounds, won = zip(*(json.loads(worker.line()) for worker in workers), strict=True)
+    assert rounds[0] == rounds[1] > 0
+    assert not set(won[0]) & set(won[1])
+    assert won[0] or won[1]
+    assert HashPermits(BOUNDS, 2, path).running == 0
 
 
 # ------------------------------------------------------------------ bounds
@@ -446,8 +465,42 @@ def hammer(path: Path, seed: int) -> None:
     print(json.dumps(held), flush=True)
 
 
+def in_step(path: Path) -> None:
+    """Take the only permit at the same moment as another, again and again; out: how often, and when this one got it."""
+    permits = HashPermits(HashBounds(1, 10), 2, path)
+    with open(os.open(f"{path}.steps", os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:  # noqa: PTH123 - by who comes first
+        file.truncate(mmap.PAGESIZE)
+        steps = core.SharedCounters(mmap.mmap(file.fileno(), mmap.PAGESIZE), os.dup(file.fileno()))
+    print("ready", flush=True)
+    sys.stdin.readline()
+    step, rounds, won, goes_on, waits = 0, 0, [], within(HAMMERING_S), within()
+
+    def together() -> None:
+        nonlocal step
+        step += 2
+        steps.add(0)
+        while steps.read(0) < step and waits():
+            pass
+
+    while True:
+        if not goes_on():
+            steps.add(1)
+        together()
+        if steps.read(1):  # one of the two has had enough
+            break
+        is_mine = permits.take(1, at_once)
+        together()
+        if is_mine:
+            won.append(rounds)
+            permits.give_back(1)
+        rounds += 1
+    print(json.dumps([rounds, won]), flush=True)
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "hold":
         hold(Path(sys.argv[2]))
-    else:
+    elif sys.argv[1] == "hammer":
         hammer(Path(sys.argv[2]), int(sys.argv[3]))
+    else:
+        in_step(Path(sys.argv[2]))

@@ -140,6 +140,19 @@ def test_a_lane_that_others_left_alone_owes_them_nothing(lane: int) -> None:
     assert queue.lanes(40).count(lane) == pytest.approx(40 * SHARES[lane], abs=1.5)
 
 
+@each("lane", [0, 1])
+def test_to_come_one_by_one_gains_nothing(lane: int) -> None:
+    """A lane that is empty after each of its turns has used what it got all the same."""
+    queue = Queue()
+    queue.fill(1 - lane, 200)
+    turns = 0
+    for _ in range(80):
+        if not queue.length(lane):
+            queue.join(lane, 0)
+        turns += queue.lanes(1) == [lane]
+    assert turns <= 80 * SHARES[lane] + 1.5
+
+
 def test_one_who_comes_now_and_then_is_served_at_the_next_turn_or_the_one_after(queue: Queue) -> None:
     queue.fill(1, 400)
     for _ in range(50):
@@ -236,11 +249,12 @@ def really_before(queue: Queue, lane: int, since: int) -> tuple[int, int]:
     return own, others
 
 
-@given(_past, _shares, _lane, _since)
+@given(_past, _shares, _lane, _since, st.sampled_from([0, 3, 200]))
 def test_how_many_go_before_is_what_really_happens_to_a_turn_of_each_lane(
-    past: list[tuple[int, int] | None], shares: tuple[float, float], lane: int, since: int
+    past: list[tuple[int, int] | None], shares: tuple[float, float], lane: int, since: int, others_more: int
 ) -> None:
     queue = with_past(past, shares)
+    queue.fill(1 - lane, others_more)
     told = queue.before(lane, since)
     assert queue.before(lane, since) == told  # asking changes nothing
     others_wait = queue.length(1 - lane)

@@ -77,7 +77,7 @@ def test_the_share_recovers_when_they_come_back_again(line: WaitingLine) -> None
     for _ in range(200):
         sent(line, 5, now_s, each_s=0.0)
         now_s += 1
-    assert line.return_share < 0.1
+    assert line.return_share == pytest.approx(0.02)  # never nothing, or nobody would ever be expected again
     for _ in range(200):
         for due_s in sent(line, 5, now_s, each_s=0.0):
             line.come_back(due_s)
@@ -217,5 +217,5 @@ class Bookkeeping(RuleBasedStateMachine):
         assert 0 < self.line.return_share <= 1
 
 
-Bookkeeping.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+Bookkeeping.TestCase.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
 TestBookkeeping = Bookkeeping.TestCase

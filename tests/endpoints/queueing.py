@@ -40,7 +40,16 @@ def a_queue(
     table = table or LocalBuckets(1024)
     addresses = ClientAddresses((), b"x-forwarded-for", lambda event: None)
     return LoginQueue(
-        scheduler, rules, Tickets(bytes(32)), table, table.take, may_read, lambda: False, addresses, count
+        scheduler,
+        rules,
+        Tickets(bytes(32)),
+        table,
+        table.take,
+        may_read,
+        lambda: False,
+        lambda: True,
+        addresses,
+        count,
     )
 
 

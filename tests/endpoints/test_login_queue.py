@@ -62,21 +62,12 @@ class Hall:
     def __init__(self, scheduler: HashScheduler, table: LocalBuckets | None = None) -> None:
         self.scheduler = scheduler
         self.decided: Counter[tuple[int, str]] = Counter()
-        self.may_read = True
-        self.asked_to_read = 0
         self.queue = a_queue(
-            scheduler,
-            table=table,
-            may_read=self._may_read,
-            count=lambda lane, decision: self.decided.update([(lane, decision)]),
+            scheduler, table=table, count=lambda lane, decision: self.decided.update([(lane, decision)])
         )
         self.gate = Gate()
         self.ran: list[str] = []
         self._crowd: list[asyncio.Future[Any]] = []
-
-    def _may_read(self) -> bool:
-        self.asked_to_read += 1
-        return self.may_read
 
     async def block(self) -> None:
         self.scheduler.submit(self.gate.job, KNOWN_DEVICES, -1, 0)
@@ -464,34 +455,97 @@ def test_two_workers_on_one_table_agree_on_places_and_on_what_is_spent() -> None
 
 # ------------------------------------------------------------------ refusals that cost nothing
 
+PACE_PER_S = 1 / 0.03  # of the one thread
 
-def test_while_nobody_is_too_many_everything_is_read_and_nothing_is_asked() -> None:
+
+class Door:
+    """A queue whose time is the test's, in front of the thread of a hall; and what it asked whether there was time."""
+
+    def __init__(self, hall: Hall) -> None:
+        self.now_s = 1_000.0
+        self.may_read = False
+        self.is_late = False
+        self.asked = 0
+        table = LocalBuckets(1024)
+        self.queue = LoginQueue(
+            hall.scheduler,
+            RULES,
+            TICKETS,
+            table,
+            table.take,
+            self._may_read,
+            lambda: self.is_late,
+            lambda: False,
+            ClientAddresses((), b"x-forwarded-for", lambda event: None),
+            lambda lane, decision: hall.decided.update([(lane, decision)]),
+            monotonic=lambda: self.now_s,
+        )
+
+    def _may_read(self) -> bool:
+        self.asked += 1
+        return self.may_read
+
+    async def overload(self) -> None:
+        """More have come than can be served, and none has stayed."""
+        for _ in range(200):
+            self.queue.leave(await self.queue.enter(asking(), "alice", is_known_device=False))
+
+    def knock(self, many: int, pause_s: float = 0.0) -> int:
+        """How many of so many are refused unread."""
+        refused = 0
+        for _ in range(many):
+            self.now_s += pause_s
+            refused += self.queue.refuse_unread(asking()) is not None
+        return refused
+
+
+def test_while_nobody_is_too_many_everybody_is_read_and_nobody_asks_whether_there_is_time() -> None:
     async def work(hall: Hall) -> None:
-        hall.may_read = False
-        assert hall.queue.refuse_unread() is None
-        await hall.enter()
-        assert hall.queue.refuse_unread() is None
-        assert hall.asked_to_read == 0
+        door = Door(hall)
+        assert door.knock(100) == 0
+        await door.queue.enter(asking(), "alice", is_known_device=False)
+        assert door.knock(100) == 0
+        assert door.asked == 0
 
     in_hall(work)
 
 
-def test_in_overload_one_is_refused_unread_only_when_there_is_no_time_to_read() -> None:
+def test_in_overload_everybody_is_read_as_long_as_there_is_time() -> None:
     async def work(hall: Hall) -> None:
+        door = Door(hall)
+        await door.overload()
+        door.may_read = True
+        assert door.knock(100) == 0
+        assert door.asked == 100
+
+    in_hall(work)
+
+
+def test_in_overload_without_time_one_is_refused_unread_and_told_when_to_come_back() -> None:
+    async def work(hall: Hall) -> None:
+        door = Door(hall)
         hall.crowd()
-        await hall.refused()
-        assert hall.queue.refuse_unread() is None
-        assert hall.asked_to_read == 1
-        hall.may_read = False
-        for number in range(1, 4):
-            refusal = hall.queue.refuse_unread()
-            assert refusal is not None
-            assert refusal.ticket is None
-            assert 1 <= refusal.retry_after_s <= LONGEST_AWAY_S
-            assert hall.decided[EVERYBODY_ELSE, UNREAD] == number
-        assert hall.queue.line.expected == 1  # nobody is waited for who has no ticket
-        await hall.crowd_leaves()
-        assert hall.queue.refuse_unread() is None  # short enough for anybody
+        with pytest.raises(Overloaded):
+            await door.queue.enter(asking(), "alice", is_known_device=False)
+        assert door.knock(20) >= 15
+        refusal = door.queue.refuse_unread(asking())
+        assert refusal is not None
+        assert refusal.ticket is None
+        assert refusal.retry_after_s == pytest.approx(TOO_MANY * 0.03, abs=1.1)
+        assert hall.decided[EVERYBODY_ELSE, UNREAD] >= 16
+        assert door.queue.line.expected == 1  # nobody is waited for who has no ticket
+
+    in_hall(work)
+
+
+def test_in_overload_without_time_as_many_are_read_as_are_served() -> None:
+    async def work(hall: Hall) -> None:
+        door = Door(hall)
+        await door.overload()
+        seconds, per_s = 10, 200
+        door.knock(20)
+        read = seconds * per_s - door.knock(seconds * per_s, 1 / per_s)
+        assert read == pytest.approx(seconds * PACE_PER_S, abs=2)
 
     in_hall(work)
 
@@ -500,25 +554,24 @@ def test_who_is_refused_unread_is_among_those_who_come() -> None:
     """Or overload would be over as soon as most are refused like that."""
 
     async def work(hall: Hall) -> None:
-        now_s, table = [1_000.0], LocalBuckets(1024)
-        addresses = ClientAddresses((), b"x-forwarded-for", lambda event: None)
-        queue = LoginQueue(
-            hall.scheduler,
-            RULES,
-            TICKETS,
-            table,
-            table.take,
-            lambda: False,
-            lambda: False,
-            addresses,
-            monotonic=lambda: now_s[0],
-        )
-        for _ in range(200):
-            await queue.enter(asking(), "alice", is_known_device=False)  # and does not stay
-        hall.crowd(many=10)
-        for _ in range(1_000):
-            now_s[0] += 0.02  # each is one of fifty a second, where thirty are served
-            assert queue.refuse_unread() is not None
+        door = Door(hall)
+        await door.overload()
+        door.knock(2_000, 1 / 200)
+        assert door.knock(200, 1 / 200) == pytest.approx(200 - PACE_PER_S, abs=2)
+        door.now_s += 20.0
+        assert door.knock(10, 1.0) == 0
+
+    in_hall(work)
+
+
+def test_when_there_is_no_time_for_any_login_all_are_refused_unread() -> None:
+    async def work(hall: Hall) -> None:
+        door = Door(hall)
+        door.is_late = door.may_read = True
+        assert door.knock(50, 1.0) == 50
+        assert hall.decided == {(EVERYBODY_ELSE, UNREAD): 50}
+        door.is_late = False
+        assert door.knock(50, 1.0) == 0
 
     in_hall(work)
 

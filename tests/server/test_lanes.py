@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -265,6 +266,22 @@ def test_what_a_request_takes_is_measured() -> None:
         assert renewals.lane.pace.per_s > 10 * expected
 
     with_renewals(work, rules=UNBOUNDED)
+
+
+def test_those_who_are_served_side_by_side_take_the_time_once() -> None:
+    async def work(renewals: Renewals) -> None:
+        many, rounds = 10, 8
+        began_s = time.monotonic()
+        for _ in range(rounds):
+            asked = await renewals.inside(many)
+            asyncio.get_running_loop().call_later(0.01, renewals.go_on.set)
+            await asyncio.gather(*asked)
+            renewals.go_on.clear()
+        per_s = many * rounds / (time.monotonic() - began_s)
+        # A part of it at the least: in a burst, who comes first seems to have been alone.
+        assert per_s / 4 < renewals.lane.pace.per_s < per_s * 1.2
+
+    with_renewals(work, rules=UNBOUNDED, expected_s=0.001)
 
 
 # ------------------------------------------------------------------ what is counted

@@ -80,6 +80,7 @@ class HashPermits:
 
     def close(self) -> None:
         """Give the row back."""
+        self._lock(self._row, fcntl.F_UNLCK)  # the mapping holds the file open, and with it the lock
         os.close(self._file)
 
     @property

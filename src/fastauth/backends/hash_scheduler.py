@@ -27,6 +27,7 @@ FOR_NOBODY: Final = "hashed_for_nobody"
 """The client left while it was hashed; before that moment it would have been ``LEFT``."""
 OUTCOMES: Final = (HASHED, LEFT, EXPIRED, FOR_NOBODY)
 
+_LOOK_S: Final = 0.1
 _STEADY_JOBS: Final = 2  # for each thread
 _LOWEST_PRIORITY: Final = 19
 
@@ -80,6 +81,7 @@ class HashScheduler(JobThreads[HashJob]):
         self._lock = threading.Lock()  # among the threads; the event loop never waits for one of lower priority
         self._wakes: queue.SimpleQueue[bool] = queue.SimpleQueue()  # one for each job; False: no more
         self._is_closing = False
+        self._timer: asyncio.TimerHandle | None = None
         self._free_since = threading.local()
         self._start()
 
@@ -132,11 +134,34 @@ class HashScheduler(JobThreads[HashJob]):
         future.add_done_callback(lambda future: self._withdraw(job) if future.cancelled() else None)
         job.place = self._waiting.push(lane, since, job)
         self._wakes.put(True)
+        if self._timer is None:
+            self._timer = self._loop.call_later(_LOOK_S, self._drop_expired)
         return future
 
     def _withdraw(self, job: HashJob) -> None:
-        if job.place is not None and self._waiting.remove(job.place):
+        if self._take_out(job):
             self._count(LEFT)
+
+    def _take_out(self, job: HashJob) -> bool:
+        if job.place is None or not self._waiting.remove(job.place):
+            return False
+        with contextlib.suppress(queue.Empty):  # one job less, one wake-up less
+            if not self._wakes.get_nowait():
+                self._wakes.put(False)
+        return True
+
+    def _drop_expired(self) -> None:
+        """Whoever comes first in line may always be somebody else: the others hear of it when their time is up."""
+        now = time.monotonic()
+        for _, job in self._waiting.items():
+            if job.expires_s <= now and self._take_out(job):
+                self._count(EXPIRED)
+                if not job.future.done():
+                    job.future.set_exception(self._too_late())
+        self._timer = self._loop.call_later(_LOOK_S, self._drop_expired) if self._waiting else None
+
+    def _too_late(self) -> Overloaded:
+        return Overloaded(max(1, math.ceil(self._each_thread_s)))
 
     # -- in the threads
 
@@ -150,16 +175,23 @@ class HashScheduler(JobThreads[HashJob]):
 
     def _next(self) -> HashJob | None:
         while self._wakes.get():
-            with self._lock:
-                if self._waiting:
-                    self._running += 1
-                    return self._waiting.pop()
+            with self._lock, contextlib.suppress(IndexError):  # it has been taken out meanwhile
+                job = self._waiting.pop()
+                self._running += 1
+                return job
         return None
 
     def _is_wanted(self, job: HashJob) -> bool:
         return not (self._is_closing or job.future.cancelled()) and time.monotonic() < job.expires_s
 
     def _do(self, job: HashJob) -> None:
+        try:
+            self._hash(job)
+        finally:
+            with self._lock:
+                self._running -= 1
+
+    def _hash(self, job: HashJob) -> None:
         if self._is_wanted(job) and self._permits.take(job.memory_kib, lambda: self._is_wanted(job)):
             try:
                 job.has_run = True
@@ -172,10 +204,8 @@ class HashScheduler(JobThreads[HashJob]):
             # Python's own lock, is a part of the pace.
             job.seconds = now - max(job.came_s, self._free_since.done_s)
         else:
-            job.error = Overloaded(max(1, math.ceil(self._each_thread_s)))
+            job.error = self._too_late()
         self._free_since.done_s = now
-        with self._lock:
-            self._running -= 1
 
     # -- on the event loop
 
@@ -189,13 +219,20 @@ class HashScheduler(JobThreads[HashJob]):
             self._count(LEFT if is_alone else EXPIRED)
 
     def close(self) -> None:
-        """Drop what has not started and wait for what has."""
+        """Refuse what has not started and wait for what has."""
         self._is_closing = True
         with self._lock:
             dropped = self._waiting.drain()
         for job in dropped:
-            self._loop.call_soon_threadsafe(job.future.cancel)
+            self._loop.call_soon_threadsafe(_refuse, job)
+        if self._timer is not None:
+            self._timer.cancel()
         for _ in self._threads:
             self._wakes.put(False)
         self._join()
         self._permits.close()
+
+
+def _refuse(job: HashJob) -> None:
+    if not job.future.done():
+        job.future.set_exception(Overloaded(1))

@@ -64,7 +64,10 @@ class JobThreads(ABC, Generic[J]):
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
-            self._do(job)
+            try:
+                self._do(job)
+            except Exception as error:  # noqa: BLE001 - a thread that dies would be missed for good
+                job.error = error
             self._tell(job)
             del job  # a thread without work must not keep the password of the last one
 

@@ -31,8 +31,8 @@ class _Lane(Generic[T]):
 class FairQueue(Generic[T]):
     """Start-time fair queueing over lanes, by time of arrival within one.
 
-    ``pop`` is for one thread at a time, all else for another one, which needs no lock against it: what both touch are
-    single operations on a list.
+    ``pop`` is for one thread at a time, all else for another one, which needs no lock against it: each takes entries
+    off a list by one operation, and finds out when the other one was faster.
     """
 
     def __init__(self, shares: Sequence[float]) -> None:
@@ -60,13 +60,15 @@ class FairQueue(Generic[T]):
 
     def pop(self) -> T:
         """The next one. Raises IndexError when nobody waits."""
-        waiting = [row for row in self._lanes if row.entries]
-        if not waiting:
-            raise IndexError("nobody waits")
-        row = min(waiting, key=lambda row: row.turn)
-        self._turn = row.turn
-        row.turn += row.stride
-        return row.entries.pop()[2]
+        for row in sorted(self._lanes, key=lambda row: row.turn):
+            try:
+                item = row.entries.pop()[2]
+            except IndexError:  # empty, or emptied just now
+                continue
+            self._turn = row.turn
+            row.turn += row.stride
+            return item
+        raise IndexError("nobody waits")
 
     def remove(self, place: Place) -> bool:
         """Take it out of the line; False when it is there no more."""
@@ -79,6 +81,14 @@ class FairQueue(Generic[T]):
         except IndexError:
             return False
         return True
+
+    def items(self) -> list[tuple[Place, T]]:
+        """Everybody who waits, and where."""
+        return [
+            (Place(lane, (since, number)), item)
+            for lane, row in enumerate(self._lanes)
+            for since, number, item in row.entries.copy()
+        ]
 
     def drain(self) -> list[T]:
         """Everything, and nothing waits any more."""

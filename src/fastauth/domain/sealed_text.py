@@ -36,15 +36,26 @@ class SealedText:
 
     def open(self, text: bytes, message_of: Callable[[tuple[Any, ...]], bytes]) -> tuple[Any, ...] | None:
         """The fields when the text is genuine, else None. In: what ``message`` was for these fields."""
+        body = self._body(text)
+        if body is None:
+            return None
+        fields = self._fields.unpack_from(body)
+        if not hmac.compare_digest(body[self._fields.size :], hmac.digest(self._key, message_of(fields), "sha256")):
+            return None
+        return fields
+
+    def read(self, text: bytes) -> tuple[Any, ...] | None:
+        """The fields, whoever wrote them; None for another form."""
+        body = self._body(text)
+        return None if body is None else self._fields.unpack_from(body)
+
+    def _body(self, text: bytes) -> bytes | None:
         if len(text) != self._length or not text.isascii() or not (match := self._form.fullmatch(text.decode())):
             return None
         try:
             body = base64.urlsafe_b64decode(match[1] + self._padding)
         except binascii.Error:
             return None
-        fields = self._fields.unpack_from(body)
-        if not hmac.compare_digest(body[self._fields.size :], hmac.digest(self._key, message_of(fields), "sha256")):
-            return None
         if base64.urlsafe_b64encode(body).rstrip(b"=").decode() != match[1]:  # stray bits at the end: one form only
             return None
-        return fields
+        return body

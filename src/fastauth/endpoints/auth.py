@@ -7,6 +7,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from fastauth.core import Decision
 from fastauth.domain.errors import FastauthError, InvalidCredentials, IssueFailed, Overloaded, UserNameRefused
 from fastauth.domain.identity import LOCAL, Identity
 from fastauth.domain.refresh_tokens import RefreshToken
@@ -15,7 +16,7 @@ from fastauth.domain.users import User, canonical_name
 from fastauth.domain.waiting_line import LONGEST_AWAY_S
 from fastauth.endpoints.bodies import check_json_content_type, decode_json
 from fastauth.endpoints.errors import ClientLeft
-from fastauth.endpoints.http import JSON, NO_STORE, Headers, Request, Response
+from fastauth.endpoints.http import CALLED_OFF, JSON, NO_STORE, Headers, Request, Response
 from fastauth.endpoints.identity import ExternalAccounts, IdentityChain
 from fastauth.endpoints.login_limits import DEVICE_COOKIE, DEVICE_HEADER, LoginLimits, presented_device
 from fastauth.endpoints.login_queue import LoginQueue, Turn
@@ -154,7 +155,18 @@ class LoginEndpoint:
 
     def __call__(self, request: Request) -> Response | Awaitable[Response]:
         """Raises what ``endpoints/problems.py`` answers. In the worst of a storm most are refused here and now."""
-        refusal = self._queue.refuse_unread()
+        decision = self._limits.take_of_address(request)
+        if isinstance(decision, Decision):
+            return self._admit(request, decision)
+        return self._admit_later(request, decision)
+
+    async def _admit_later(self, request: Request, decision: Awaitable[Decision]) -> Response:
+        answer = self._admit(request, await decision)
+        return answer if isinstance(answer, Response) else await answer
+
+    def _admit(self, request: Request, decision: Decision) -> Response | Awaitable[Response]:
+        self._limits.judge_address(request, decision)
+        refusal = self._queue.refuse_unread(request)
         if refusal is None:
             return self._answer(request)
         if wants_page(request):
@@ -162,7 +174,7 @@ class LoginEndpoint:
         return _unread_refusal(refusal.retry_after_s)
 
     async def _answer(self, request: Request) -> Response:
-        await self._limits.admit(request)
+        await self._limits.admit()
         check_json_content_type(request)
         credentials = decode_credentials(await request.read_body())
         if not credentials.password:  # refused before any source is asked: to LDAP it would be an anonymous bind
@@ -171,22 +183,30 @@ class LoginEndpoint:
         asked = _Asked(request, credentials, name, await self._known_device(request, name))
         # Before anything else is spent on it, unless it may turn out that somebody else checks this password.
         turn = await self._enter(asked) if self._external is None else None
-        attempt = await self._limits.reserve(credentials.username, name, asked.device)
-        failed = False
         try:
-            login = await self._log_in(asked, turn)
-            failed = login is None
-        except (asyncio.CancelledError, ClientLeft):  # whoever hangs up before the answer has guessed all the same
-            failed = True
-            raise
-        finally:  # trouble of our own costs the account nothing
-            attempt.settle(failed=failed)
+            login = await self._guess(asked, turn)
+        finally:
+            self._queue.leave(turn)
         if login is None:
             raise InvalidCredentials
         if login.new_hash is not None:
             self._store_rehashed(login.user, login.new_hash)
         granted = Granted(login.access.text, "Bearer", login.access.ttl_s, login.refresh.text)
         return Response(200, (JSON, NO_STORE, *self._remember_device(request, login.user)), _encode(granted))
+
+    async def _guess(self, asked: "_Asked", turn: Turn | None) -> "_Login | None":
+        """A login within the account's guess budget."""
+        attempt = await self._limits.reserve(asked.credentials.username, asked.name, asked.device)
+        failed = False
+        try:
+            login = await self._log_in(asked, turn)
+            failed = login is None
+            return login
+        except (asyncio.CancelledError, ClientLeft) as end:  # whoever hangs up has guessed too
+            failed = CALLED_OFF not in end.args
+            raise
+        finally:  # trouble of our own costs the account nothing
+            attempt.settle(failed=failed)
 
     async def _enter(self, asked: "_Asked") -> Turn:
         name = asked.name or asked.credentials.username

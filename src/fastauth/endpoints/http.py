@@ -9,6 +9,8 @@ from urllib.parse import quote_from_bytes
 T = TypeVar("T")
 
 MAX_BODY_BYTES: Final = 64 * 1024
+CALLED_OFF: Final = "called off"
+"""With this the server itself cancels the work for a request that has taken too long."""
 
 Headers = tuple[tuple[bytes, bytes], ...]
 

@@ -1,6 +1,7 @@
 """What a login is held to before its password is checked: its address, everybody together, its account."""
 
 import re
+from collections.abc import Awaitable
 from hashlib import blake2b
 from typing import Final, Protocol
 
@@ -8,11 +9,12 @@ from fastauth.domain.devices import DeviceTokens
 from fastauth.domain.errors import Overloaded
 from fastauth.domain.users import User
 from fastauth.endpoints.http import Request
-from fastauth.endpoints.rate_limit import AddressLimit, NamedLimit, RateLimit, decided
+from fastauth.endpoints.rate_limit import AddressLimit, NamedLimit, RateLimit
 from fastauth.limits import Attempt, Decision, GuessBudget
 
 # How long one more attempt waits for those under way, when nothing but they stands against it.
 GUESS_WAIT_S: Final = 3.0
+_UNLIMITED: Final = Decision(True, 0, 0)
 EVERYBODY: Final = "everybody"
 DEVICE_COOKIE: Final = b"__Host-fastauth-device"
 DEVICE_HEADER: Final = b"login-device"
@@ -69,13 +71,19 @@ class LoginLimits:
         self._guesses = guesses
         self.devices = devices if guesses is not None else None
 
-    async def admit(self, request: Request) -> None:
-        """Take the tokens that every attempt costs. Raises RateLimited.
-
-        The address comes first: what one address may not, it shall not take from everybody either.
+    def take_of_address(self, request: Request) -> Decision | Awaitable[Decision]:
+        """The token that every attempt costs its address, before anything else: what one address may not, it shall not
+        take from everybody either. ``judge_address`` says what follows.
         """
+        return _UNLIMITED if self._per_address is None else self._per_address.take(request)
+
+    def judge_address(self, request: Request, decision: Decision) -> None:
+        """Raises RateLimited."""
         if self._per_address is not None:
-            self._per_address.judge(request, await decided(self._per_address.take(request)))
+            self._per_address.judge(request, decision)
+
+    async def admit(self) -> None:
+        """The token that every attempt costs everybody together. Raises RateLimited."""
         if self._overall is not None:
             await self._overall.admit(EVERYBODY)
 

@@ -22,6 +22,7 @@ from fastauth.domain.tickets import Ticket, Tickets
 from fastauth.domain.waiting_line import LONGEST_AWAY_S, RETURN_WINDOW_S, WaitingLine
 from fastauth.endpoints.client_address import ClientAddresses, network_of
 from fastauth.endpoints.http import Request
+from fastauth.endpoints.login_limits import presented_device
 from fastauth.endpoints.rate_limit import Decide, decided
 
 T = TypeVar("T")
@@ -70,14 +71,16 @@ class Places(Protocol):
     def peek(self, key: str, rate: Limit) -> Decision: ...
 
 
-class Turn(msgspec.Struct, frozen=True):
-    """A place in the queue, of somebody who was let in."""
+class Turn(msgspec.Struct):
+    """A place in the queue of somebody who was let in, with a ticket or without; ``is_pending`` until it is taken."""
 
     lane: int
     since_us: int
     is_watched: bool
     name: str
     network: str
+    ticket: Ticket | None
+    is_pending: bool = True
 
 
 class LoginQueue:
@@ -92,6 +95,7 @@ class LoginQueue:
         spend: Decide,
         may_read: Callable[[], bool],
         is_late: Callable[[], bool],
+        may_read_known: Callable[[], bool],
         addresses: ClientAddresses,
         count: Callable[[int, str], None] = lambda lane, decision: None,
         clock: Callable[[], float] = time.time,
@@ -99,7 +103,8 @@ class LoginQueue:
     ) -> None:
         """In: ``spend`` takes a token, where a ticket that any node could see must be spent once only; ``may_read``
         whether there is time to read a request only to refuse it well; ``is_late`` whether there is none for any other
-        login; ``count`` is told each lane's ``DECISIONS``.
+        login; ``may_read_known`` whether there is for one that shows a device; ``count`` is told each lane's
+        ``DECISIONS``.
         """
         self.line = WaitingLine()
         self._scheduler = scheduler
@@ -110,6 +115,8 @@ class LoginQueue:
         self._spend = spend
         self._may_read = may_read
         self._is_late = is_late
+        self._may_read_known = may_read_known
+        self._pending = [0] * len(SHARES)  # let in, and not in the queue yet
         self._addresses = addresses
         self._count = count
         self._clock = clock
@@ -118,12 +125,17 @@ class LoginQueue:
         # Places are told on a clock that never jumps; in whole seconds, so that all workers of a machine say the same.
         self._epoch_us = round(clock() - monotonic()) * 1_000_000
 
-    def refuse_unread(self) -> Overloaded | None:
-        """A refusal at the price of the exchange alone, when it is certain anyhow and there is no time for a better."""
+    def refuse_unread(self, request: Request) -> Overloaded | None:
+        """A refusal at the price of the exchange alone, when it is all but certain and there is no time for a better.
+
+        Never for a good ticket, and hardly for a device that may be known.
+        """
         lane, is_late = EVERYBODY_ELSE, self._is_late()
         if not is_late and (not self._gates[lane].is_overload(self._scheduler.pace_per_s) or self._may_read()):
             return None
-        wait_s = self._scheduler.wait_s(lane, self._now_us())
+        if self._has_pass(request) or (presented_device(request) is not None and self._may_read_known()):
+            return None
+        wait_s = self._wait_s(lane, self._now_us())
         if not is_late and self._lets_in(lane, wait_s) and self._comes_in_turn():
             return None
         self._gates[lane].arrive(self._monotonic())
@@ -150,27 +162,44 @@ class LoginQueue:
         network = network_of(self._addresses.find(request.peer, request.headers))
         ticket = await self._redeemed(request, name, network)
         since_us = self._now_us() if ticket is None else min(ticket.since_us, self._now_us())
-        wait_s = self._scheduler.wait_s(lane, since_us)
+        wait_s = self._wait_s(lane, since_us)
         self._gates[lane].arrive(self._monotonic())
         # With a ticket one is let in as long as anybody could be: whoever came later waits, or is sent away.
         if not (wait_s <= self._rules.burst_s if ticket is not None else self._lets_in(lane, wait_s)):
             self._count(lane, TOO_LONG)
-            raise self._send_away(lane, wait_s, name, network, ticket)
+            raise self._send_away(lane, wait_s, name, network, ticket, since_us)
         self._count(lane, ADMITTED if ticket is None else WITH_TICKET)
-        return Turn(lane, since_us, wait_s > _WORTH_WATCHING_S, name, network)
+        self._pending[lane] += 1
+        return Turn(lane, since_us, wait_s > _WORTH_WATCHING_S, name, network, ticket)
+
+    def leave(self, turn: Turn | None) -> None:
+        """Whatever became of a turn, it is not to be expected in the queue any more."""
+        if turn is not None and turn.is_pending:
+            turn.is_pending = False
+            self._pending[turn.lane] -= 1
 
     async def run(self, request: Request, turn: Turn, memory_kib: int, job: Callable[[], T]) -> T:
         """The outcome of a job in a hash thread, when its turn has come.
 
         Raises Overloaded when it did not come in time, ClientLeft when nobody is there any more.
         """
+        self.leave(turn)
         outcome: asyncio.Future[T] = self._scheduler.submit(job, turn.lane, turn.since_us, memory_kib)
         try:
             return await (request.unless_left(outcome) if turn.is_watched else outcome)
         except Overloaded:
-            wait_s = self._scheduler.wait_s(turn.lane, turn.since_us)
-            kept = Ticket(turn.since_us, int(self._clock()))
-            raise self._send_away(turn.lane, wait_s, turn.name, turn.network, kept) from None
+            wait_s = self._wait_s(turn.lane, turn.since_us)
+            raise self._send_away(turn.lane, wait_s, turn.name, turn.network, turn.ticket, turn.since_us) from None
+
+    def _wait_s(self, lane: int, since_us: int) -> float:
+        return self._scheduler.wait_s(lane, since_us) + self._pending[lane] / self._scheduler.pace_per_s
+
+    def _has_pass(self, request: Request) -> bool:
+        text = presented_ticket(request)
+        if text is None:
+            return False
+        network = network_of(self._addresses.find(request.peer, request.headers))
+        return self._tickets.may_be_read(text, network, int(self._clock()))
 
     def _now_us(self) -> int:
         return int(self._monotonic() * 1_000_000) + self._epoch_us
@@ -190,14 +219,17 @@ class LoginQueue:
         self.line.come_back(ticket.due_s)
         return ticket
 
-    def _send_away(self, lane: int, wait_s: float, name: str, network: str, ticket: Ticket | None) -> Overloaded:
+    def _send_away(
+        self, lane: int, wait_s: float, name: str, network: str, ticket: Ticket | None, since_us: int
+    ) -> Overloaded:
+        """In: the ticket that was brought along, and is spent; since when it, or a newcomer, has been waiting."""
         now, each_s = self._clock(), self._scheduler.each_s(lane)
         if ticket is not None:  # the same place; its number tells the new ticket from the one that is spent
-            since_us, retry_s = ticket.since_us + 1, self.line.send_back(now, wait_s, ticket.due_s)
+            since_us, retry_s = since_us + 1, self.line.send_back(now, wait_s, ticket.due_s)
         elif known := self._remembered(name, network):
             since_us, retry_s = known, self.line.estimate_s(now, wait_s, each_s)
         else:
-            since_us, retry_s = self._now_us(), self.line.send_away(now, wait_s, each_s)
+            retry_s = self.line.send_away(now, wait_s, each_s)
         self._remember(name, network, since_us)
         text = self._tickets.issue(Ticket(since_us, int(now) + retry_s), name, network)
         return Overloaded(retry_s, text)

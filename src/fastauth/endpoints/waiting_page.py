@@ -10,6 +10,8 @@ from fastauth.domain.waiting_line import RETURN_WINDOW_S
 from fastauth.endpoints.http import NO_STORE, Headers, Request, Response
 from fastauth.endpoints.login_queue import TICKET_COOKIE
 
+_KEPT: Final = "Your place in line is kept. This page tries again by itself, so there is nothing you have to do."
+_NOT_KEPT: Final = "There is no room for more at the moment. This page tries again by itself."
 _PAGE: Final = files("fastauth.endpoints").joinpath("waiting_page.html").read_text(encoding="utf-8")
 
 
@@ -44,7 +46,8 @@ def waiting_page(refusal: Overloaded, request: Request) -> Response:
     headers: Headers = (*_HEADERS, (b"retry-after", seconds))
     if refusal.ticket is not None:
         headers = (*headers, (b"set-cookie", _cookie(refusal.ticket, refusal.retry_after_s)))
-    body = _PAGE.replace("SECONDS", str(refusal.retry_after_s)).encode()
+    promise = _KEPT if refusal.ticket is not None else _NOT_KEPT
+    body = _PAGE.replace("SECONDS", str(refusal.retry_after_s)).replace("PROMISE", promise).encode()
     return Response(503, headers, b"" if request.method == "HEAD" else body)
 
 

@@ -181,11 +181,11 @@ class AsgiRequest(Request):
 
     async def unless_left(self, outcome: "asyncio.Future[T]") -> T:
         leaving = asyncio.get_running_loop().create_task(self._left())
-        leaving.add_done_callback(lambda _: outcome.cancel())
+        leaving.add_done_callback(lambda leaving: outcome.cancel() if _has_left(leaving) else None)
         try:
             return await outcome
         except asyncio.CancelledError:
-            if leaving.done() and not leaving.cancelled():
+            if _has_left(leaving):
                 raise ClientLeft from None
             raise
         finally:
@@ -208,6 +208,11 @@ class AsgiRequest(Request):
     async def _left(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
+
+
+def _has_left(leaving: "asyncio.Task[None]") -> bool:
+    """Whether it says so, and was not cancelled or failed itself."""
+    return leaving.done() and not leaving.cancelled() and leaving.exception() is None
 
 
 def _forget(task: "asyncio.Task[Any]") -> None:

@@ -5,6 +5,7 @@ from collections.abc import Awaitable
 from typing import Any, Final, TypeVar
 
 from fastauth.domain.errors import HandlerTimeout
+from fastauth.endpoints.http import CALLED_OFF
 
 T = TypeVar("T")
 
@@ -45,6 +46,7 @@ class HandlerDeadlines:
         self._timeout_s = timeout_s
         self._due: dict[asyncio.Task[Any], float] = {}  # in the order in which they are due
         self._missed: set[asyncio.Task[Any]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     async def keep(self, work: Awaitable[T]) -> T:
@@ -53,8 +55,8 @@ class HandlerDeadlines:
         assert task is not None  # noqa: S101 - whoever awaits is one
         loop = asyncio.get_running_loop()
         self._due[task] = loop.time() + self._timeout_s
-        if self._timer is None:
-            self._timer = loop.call_later(_LOOK_S, self._look, loop)
+        if self._timer is None or self._loop is not loop:  # a host may begin anew on another loop
+            self._loop, self._timer = loop, loop.call_later(_LOOK_S, self._look, loop)
         try:
             return await work
         except asyncio.CancelledError:
@@ -62,7 +64,7 @@ class HandlerDeadlines:
                 raise HandlerTimeout from None
             raise
         finally:
-            del self._due[task]
+            self._due.pop(task, None)  # of two requests in one task the inner one was first
             self._missed.discard(task)
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -72,5 +74,5 @@ class HandlerDeadlines:
                 break
             if task not in self._missed:
                 self._missed.add(task)
-                task.cancel()
+                task.cancel(CALLED_OFF)
         self._timer = loop.call_later(_LOOK_S, self._look, loop) if self._due else None

@@ -9,6 +9,7 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Final
 
 from fastauth.backends.hash_permits import HashBounds, HashPermits
@@ -125,12 +126,17 @@ def renewals(settings: Settings, counters: Counters) -> Lane:
     return Lane(rules, _EXPECTED_RENEWAL_S, counters.of_lane("renew"))
 
 
+def permits_path(settings: Settings) -> Path:
+    """The file by which the workers of a server share their permits; it belongs to one run of one number of them."""
+    return settings.data_path / "fastauth.permits"
+
+
 def hash_scheduler(settings: Settings, counters: Counters) -> HashScheduler:
     """The hash threads of this worker: its part of the cores, and as much again for what other workers leave."""
     lanes, profile = settings.lanes, PROFILES[settings.passwords.profile]
     memory_mib = None if isinstance(lanes.hash_memory_mib, str) else lanes.hash_memory_mib
     bounds = HashBounds.of_machine(memory_mib, profile.memory_kib)
-    path = settings.data_path / "fastauth.permits" if settings.workers > 1 else None
+    path = permits_path(settings) if settings.workers > 1 else None
     permits = HashPermits(bounds, settings.workers, path)
     return HashScheduler(
         permits,
@@ -163,6 +169,7 @@ def login_queue(
         limiting.spend,
         lambda: delay.usual_s < _BUSY_S and has_tickets(),
         lambda: delay.usual_s > _LATE_S,
+        limiting.at_most_each_second("devices", lanes.tickets_per_s),
         limiting.addresses,
         counters.of_login_lanes(),
     )

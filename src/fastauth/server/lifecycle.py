@@ -30,6 +30,7 @@ from fastauth.limits import LocalBuckets
 from fastauth.server.app import compose
 from fastauth.server.asgi import AsgiApp
 from fastauth.server.counters import Counters
+from fastauth.server.lanes import permits_path
 from fastauth.server.limiting import table_path
 from fastauth.server.listening import run_worker
 from fastauth.server.settings import Settings
@@ -290,11 +291,13 @@ def serve(settings: Settings, say: Callable[[str], None]) -> None:
     table = LocalBuckets(settings.limits.max_buckets, table_path(settings))  # before the workers: it fails once
     counters_path = settings.data_path / "fastauth.counters"
     Counters(counters_path).clear()
+    permits_path(settings).unlink(missing_ok=True)
     server = Server(settings, free_address(settings.host, settings.port), drain, say)
     load = partial(build_worker_app, settings, flag_path, counters_path, os.getpid())
     server.serve(spawn_target=run_worker, target_loader=load, wrap_loader=False)
     flag_path.unlink(missing_ok=True)
     counters_path.unlink(missing_ok=True)
+    permits_path(settings).unlink(missing_ok=True)
     table.trim()
     if server.has_given_up:
         raise StartRefused("no worker came up; the log above says why")
