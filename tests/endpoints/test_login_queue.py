@@ -87,7 +87,9 @@ class Hall:
 
     async def enter(self, name: str = "alice", ticket: str | bytes | None = None, **more: Any) -> Turn:
         is_known_device = more.pop("is_known_device", False)
-        return await self.queue.enter(asking(ticket, **more), name, is_known_device=is_known_device)
+        turn = await self.queue.enter(asking(ticket, **more), name, is_known_device=is_known_device)
+        self.queue.leave(turn)  # whoever is not run was here for a moment only
+        return turn
 
     async def refused(self, name: str = "alice", ticket: str | bytes | None = None, **more: Any) -> str:
         """The ticket of one who is not let in."""
@@ -592,7 +594,7 @@ def test_a_job_that_comes_too_late_gives_a_ticket_for_the_same_place_which_works
             assert late.ran == []
             newcomer = await hall.enter("bob")
             kept = opened(refusal.value.ticket)
-            assert kept.since_us == turn.since_us + 1
+            assert kept.since_us == turn.since_us
             assert (await hall.enter("alice", refusal.value.ticket)).since_us == kept.since_us < newcomer.since_us
             assert hall.decided[EVERYBODY_ELSE, WITH_TICKET] == 1
 
@@ -758,3 +760,33 @@ def test_without_an_address_there_is_one_network_and_tickets_work_all_the_same()
 
 def test_the_rules_of_these_tests_are_those_of_the_queue() -> None:
     assert TOO_MANY * 0.03 > RULES.burst_s > 20 * 0.03
+
+
+def test_those_who_were_let_in_and_are_not_in_the_queue_yet_are_waited_for() -> None:
+    async def work(hall: Hall) -> None:
+        turns = []
+        with pytest.raises(Overloaded):
+            for number in range(1_000):  # nobody has taken a place yet: they wait for the database, say
+                turns.append(await hall.queue.enter(asking(), f"user{number}", is_known_device=False))
+        assert 10 < len(turns) < 100
+        for turn in turns:
+            hall.queue.leave(turn)
+            hall.queue.leave(turn)
+        assert (await hall.enter("another")).lane == EVERYBODY_ELSE
+
+    in_hall(work)
+
+
+def test_a_good_ticket_is_never_refused_unread_and_a_bad_one_is() -> None:
+    async def work(hall: Hall) -> None:
+        ticket = await hall.sent_away()
+        door = Door(hall)
+        await door.overload()
+        door.is_late = True
+        assert door.queue.refuse_unread(asking()) is not None
+        assert door.queue.refuse_unread(asking(ticket)) is None
+        assert door.queue.refuse_unread(asking(ticket, peer="198.51.100.1")) is not None  # another network's
+        assert door.queue.refuse_unread(asking(ticket[:-4] + "AAAA")) is None  # whose it is shows only later
+        assert door.queue.refuse_unread(asking("1." + "A" * (len(ticket) - 2))) is not None
+
+    in_hall(work)

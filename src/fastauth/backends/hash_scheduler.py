@@ -156,8 +156,7 @@ class HashScheduler(JobThreads[HashJob]):
         for _, job in self._waiting.items():
             if job.expires_s <= now and self._take_out(job):
                 self._count(EXPIRED)
-                if not job.future.done():
-                    job.future.set_exception(self._too_late())
+                _refuse(job, self._too_late())
         self._timer = self._loop.call_later(_LOOK_S, self._drop_expired) if self._waiting else None
 
     def _too_late(self) -> Overloaded:
@@ -224,7 +223,7 @@ class HashScheduler(JobThreads[HashJob]):
         with self._lock:
             dropped = self._waiting.drain()
         for job in dropped:
-            self._loop.call_soon_threadsafe(_refuse, job)
+            self._loop.call_soon_threadsafe(_refuse, job, Overloaded(1))
         if self._timer is not None:
             self._timer.cancel()
         for _ in self._threads:
@@ -233,6 +232,7 @@ class HashScheduler(JobThreads[HashJob]):
         self._permits.close()
 
 
-def _refuse(job: HashJob) -> None:
+def _refuse(job: HashJob, refusal: Overloaded) -> None:
     if not job.future.done():
-        job.future.set_exception(Overloaded(1))
+        job.future.set_exception(refusal)
+        job.future.exception()  # it is no defect if nobody asks any more
