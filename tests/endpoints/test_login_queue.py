@@ -764,10 +764,14 @@ def test_the_rules_of_these_tests_are_those_of_the_queue() -> None:
 
 def test_those_who_were_let_in_and_are_not_in_the_queue_yet_are_waited_for() -> None:
     async def work(hall: Hall) -> None:
-        turns = []
-        with pytest.raises(Overloaded):
+        turns: list[Turn] = []
+
+        async def come() -> None:
             for number in range(1_000):  # nobody has taken a place yet: they wait for the database, say
                 turns.append(await hall.queue.enter(asking(), f"user{number}", is_known_device=False))
+
+        with pytest.raises(Overloaded):
+            await come()
         assert 10 < len(turns) < 100
         for turn in turns:
             hall.queue.leave(turn)

@@ -470,6 +470,7 @@ def test_a_flood_of_handshakes_that_never_end_costs_a_worker_but_not_the_server(
 # ---------------------------------------------------------------- last, because it takes the longest
 
 
+@pytest.mark.skipif(not FULL, reason="waits for half a minute: only in make test-full")
 def test_idle_connections_are_closed_after_thirty_seconds(idle: IdleClients) -> None:
     for closed_after_s in idle.closed_after_s.result(IDLE_TIMEOUT_S + 10):
         assert IDLE_TIMEOUT_S - 1 < closed_after_s < IDLE_TIMEOUT_S + 5

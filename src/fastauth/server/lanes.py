@@ -29,8 +29,8 @@ _EXPECTED_RENEWAL_S: Final = 0.002
 _BEAT_S: Final = 0.01
 _WEIGHT: Final = 0.1  # of one measurement in what is usual
 # A loop that is later has no time to read a request only to refuse it well, and then none for further logins at all.
-_BUSY_S: Final = 0.003
-_LATE_S: Final = 0.015
+_BUSY_S: Final = 0.008
+_LATE_S: Final = 0.025
 _LONGEST_PAUSE_S: Final = 0.1
 
 _LAST: Final = 1 << 62  # behind everybody
