@@ -295,6 +295,26 @@ def test_what_comes_too_late_for_a_permit_is_never_hashed_either() -> None:
     assert with_bench(work, deadline_s=0.1) == {EXPIRED: 1}
 
 
+def test_what_has_come_too_late_hears_of_it_while_others_are_still_hashed() -> None:
+    async def work(bench: Bench) -> None:
+        blocking = await bench.block()
+        bench.scheduler._deadline_s = 1e-9
+        late = [bench.submit("late", lane) for lane in (KNOWN, OTHERS, OTHERS)]
+        bench.scheduler._deadline_s = 60.0
+        in_time = bench.submit("in time")
+        for future in late:
+            with pytest.raises(Overloaded):
+                await future
+        assert not blocking[0].done()
+        assert (bench.scheduler.length(KNOWN), bench.scheduler.length(OTHERS)) == (0, 1)
+        assert bench.counted == {EXPIRED: 3}
+        bench.gate.open()
+        await in_time
+        assert bench.ran == ["in time"]
+
+    assert with_bench(work) == {EXPIRED: 3, HASHED: 2}
+
+
 def test_one_who_left_and_would_have_come_too_late_has_left() -> None:
     async def work(bench: Bench) -> None:
         for _ in range(20):

@@ -1,5 +1,8 @@
 """The queue of several lanes: shares between them, and in each of them first come, first served."""
 
+import contextlib
+import sys
+import threading
 from typing import Any
 
 import pytest
@@ -234,6 +237,39 @@ def test_what_is_drained_is_handed_over_whole_and_others_may_join_after_it(queue
     assert not any(queue.remove(place) for place in places)
     queue.join(1, 0)
     assert queue.pop() == (1, 0, 4)
+
+
+def test_everybody_who_waits_can_be_looked_at_and_taken_out_by_the_place(queue: Queue) -> None:
+    places = {queue.join(lane, since): (lane, since) for lane, since in [(0, 3), (1, 1), (0, 1), (1, 1)]}
+    assert {place: item[:2] for place, item in queue.items()} == places
+    assert all(queue.remove(place) for place, _ in queue.items())
+    assert queue.items() == []
+
+
+def test_one_who_is_served_and_leaves_at_the_same_moment_does_either() -> None:
+    """One thread takes turns, another joins and leaves, and they change places as often as they can."""
+    queue, served, left, is_over = Queue(), [], [], threading.Event()
+
+    def serve() -> None:
+        while not is_over.is_set() or queue:
+            with contextlib.suppress(IndexError):
+                served.append(queue.pop())
+
+    interval_s = sys.getswitchinterval()
+    server = threading.Thread(target=serve)
+    sys.setswitchinterval(1e-6)
+    try:
+        server.start()
+        for number in range(1, 8_001):
+            lane = number % 2
+            if queue.remove(queue.join(lane, -number)):
+                left.append((lane, -number, number))
+    finally:
+        is_over.set()
+        server.join()
+        sys.setswitchinterval(interval_s)
+    assert sorted([*served, *left], key=lambda item: item[2]) == [(n % 2, -n, n) for n in range(1, 8_001)]
+    assert len(queue) == 0
 
 
 # ------------------------------------------------------------------ how many go before

@@ -118,6 +118,52 @@ def test_any_ticket_comes_back_as_it_was(since_us: int, due_s: int, name: str, n
     assert check(issued(ticket, name, network), name, network, due_s) == ticket
 
 
+# ------------------------------------------------------------------ before its holder has said who it is
+
+
+def may_be_read(text: bytes, network: str = NETWORK, now_s: int = NOW_S, key: bytes = bytes(32)) -> bool:
+    return Tickets(key).may_be_read(text, network, now_s)
+
+
+@each("name", [NAME, "bob", ""])
+def test_whose_ticket_it_is_need_not_be_known_to_see_that_it_may_be_one(name: str) -> None:
+    assert may_be_read(issued(name=name))
+    assert may_be_read(issued(name=name), now_s=TICKET.due_s + RETURN_WINDOW_S)
+
+
+@each(
+    ("network", "now_s", "key"),
+    [
+        ("192.0.3.0/24", NOW_S, bytes(32)),
+        ("", NOW_S, bytes(32)),
+        (NETWORK, TICKET.due_s + RETURN_WINDOW_S + 1, bytes(32)),
+        (NETWORK, NOW_S, bytes(31) + b"\1"),
+    ],
+)
+def test_one_from_elsewhere_or_too_late_or_of_another_installation_may_not_be_one(
+    network: str, now_s: int, key: bytes
+) -> None:
+    assert not may_be_read(issued(), network, now_s, key)
+
+
+def test_what_may_be_a_ticket_is_one_only_if_all_of_it_is_genuine() -> None:
+    body = base64.urlsafe_b64decode(issued()[2:] + b"==")
+    passed = 0
+    for place in range(len(body)):
+        forged = bytearray(body)
+        forged[place] ^= 1
+        text = b"1." + base64.urlsafe_b64encode(forged).rstrip(b"=")
+        passed += may_be_read(text)
+        assert may_be_read(text) == (place >= len(body) - 32)  # the fields and the pass tell, the rest does not yet
+        assert check(text) is None
+    assert passed == 32
+
+
+@given(st.binary(max_size=120))
+def test_no_bytes_may_be_a_ticket(text: bytes) -> None:
+    assert not may_be_read(text)
+
+
 # ------------------------------------------------------------------ tickets and known devices
 
 

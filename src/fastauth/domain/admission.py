@@ -15,7 +15,7 @@ _EXPECTED_COUNT: Final = 4.0  # what an expectation weighs, as so many measureme
 
 
 _WINDOW_S: Final = 2.0
-_OVERLOAD: Final = 1.3  # more arrivals than this, as a part of what is served, is no mere burst
+_OVERLOAD: Final = 1.2  # more arrivals than this, as a part of what is served, is no mere burst
 
 
 class LaneRules(msgspec.Struct, frozen=True, kw_only=True):
