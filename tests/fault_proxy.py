@@ -16,7 +16,7 @@ Fault = Literal["none", "delay", "jitter", "drop", "reset", "half_open", "slow_d
 
 # What each does: ``delay`` and ``jitter`` hold every piece back; ``drop`` passes nothing on, in either direction, and
 # accepts connections; ``reset`` ends every connection; ``half_open`` passes on what the client sends and loses every
-# answer; ``slow_drip`` passes answers on a byte at a time; ``garbage`` answers with random bytes.
+# answer; ``slow_drip`` passes answers on a byte at a time; ``garbage`` answers with random text.
 FAULTS: Final[tuple[Fault, ...]] = ("delay", "jitter", "drop", "reset", "half_open", "slow_drip", "garbage")
 _CHUNK: Final = 65_536
 
@@ -111,7 +111,8 @@ class FaultProxy:
                 await asyncio.sleep(random.random() * self._delay_s)
             case "garbage":
                 if is_answer:
-                    data = random.randbytes(len(data))
+                    # Text: some other bytes send asyncpg's reader of messages into a loop that never ends.
+                    data = bytes(random.choices(range(32, 127), k=len(data)))
             case "slow_drip":
                 if is_answer:
                     for byte in data:
