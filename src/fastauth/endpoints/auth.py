@@ -236,7 +236,10 @@ class LoginEndpoint:
         """The own database decides. The row may come from a cache, and be outdated: it is believed only when it admits
         and the session can be stored, and looked at again in the database otherwise.
         """
-        login = await self._try(asked, user, turn)
+        try:
+            login = await self._try(asked, user, turn)
+        finally:
+            self._queue.leave(turn)  # whatever went wrong before it could be taken
         if login is not None or user is None:
             return login
         current = await self._users.find_again(user)
