@@ -113,8 +113,7 @@ class HashPermits:
                     return True
                 if now - swept > _SWEEP_S:
                     swept = now
-                    with self._mine:  # the locks on rows do not keep threads of one process apart
-                        self._forget_dead()
+                    self._forget_dead()
             return False
         finally:
             with self._mine:
@@ -180,7 +179,6 @@ class HashPermits:
         for more, less in ((_TAKEN, _GIVEN), (_TAKEN_KIB, _GIVEN_KIB), (_WANTED, _SERVED)):
             surplus = self._columns[more][row] - self._columns[less][row]
             self._cells.add(less * self._rows + row, max(0, surplus))
-            self._cells.add(more * self._rows + row, max(0, -surplus))
 
     def _lock(self, row: int, kind: int) -> bool:
         """A lock of the open file (F_OFD_SETLK): it ends with the process, however that ends."""

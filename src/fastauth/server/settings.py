@@ -80,8 +80,8 @@ class LaneSettings(_Section, frozen=True, kw_only=True):
     login_deadline_s: Seconds = 3.0
     login_burst_s: Seconds = 2.0
     login_target_s: Seconds = 0.02
-    renew_burst_s: Seconds = 0.5
-    renew_target_s: Seconds = 0.1
+    renew_burst_s: Seconds = 2.0
+    renew_target_s: Seconds = 1.0
     hash_memory_mib: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)] | Literal["auto"] = "auto"
     hash_nice: Annotated[int, msgspec.Meta(ge=0, le=19)] = 5
     tickets_per_s: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 1_000
