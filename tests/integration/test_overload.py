@@ -106,7 +106,7 @@ def test_who_comes_back_with_a_ticket_is_served_before_those_who_came_later(serv
 def test_nobody_is_hashed_who_has_left_before(server: RunningServer) -> None:
     before = hash_jobs(server)
     burst = steady(0.1, 1_000)
-    result = driven(server, Stream("login", Logins(USERS), burst, patience_s=0.4, connections=100))
+    result = driven(server, Stream("login", Logins(USERS), burst, patience_s=0.1, connections=100))
     left = result["login"].counts()[-1]
     assert left > 3
     after = {outcome: count - before[outcome] for outcome, count in hash_jobs(server).items()}
