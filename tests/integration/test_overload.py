@@ -110,7 +110,7 @@ def test_nobody_is_hashed_who_has_left_before(server: RunningServer) -> None:
     left = result["login"].counts()[-1]
     assert left > 3
     after = {outcome: count - before[outcome] for outcome, count in hash_jobs(server).items()}
-    answered = result["login"].counts()[200]
+    answered = result["login"].counts().get(200, 0)
     assert after["left"] > 0
     # Beyond those who were answered: whoever left at the very end of the hash, or before the answer was on its way.
     assert after["hashed"] + after["hashed_for_nobody"] - answered <= 8
