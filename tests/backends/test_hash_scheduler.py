@@ -498,6 +498,8 @@ def test_closing_drops_what_waits_and_waits_for_what_runs() -> None:
         gate.open()
         await closing
         assert await running == "done"
+        with pytest.raises(Overloaded):  # nobody would do it any more
+            await scheduler.submit(lambda: ran.append(1), OTHERS, 0, 1)
         assert ran == []
         assert counted[HASHED] == 1
         assert not [thread for thread in threading.enumerate() if thread in scheduler._threads]

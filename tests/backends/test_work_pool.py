@@ -1,14 +1,17 @@
 """The pool of threads: bounded, and the permit belongs to the job and not to whoever waits for it."""
 
 import asyncio
+import contextlib
+import gc
 import threading
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
 from fastauth.backends.work_pool import WorkPool
 from fastauth.domain.errors import Overloaded
+from tests.cases import each
 
 MOST = 65
 GATE_TIMEOUT_S = 10.0  # never reached in a test that passes
@@ -231,16 +234,36 @@ def test_what_a_job_raises_comes_to_its_waiter_alone_and_the_thread_lives() -> N
     asyncio.run(run())
 
 
-def test_a_thread_without_work_keeps_nothing_of_the_last_job() -> None:
-    class Password:
-        pass
+class Password:
+    pass
 
+
+def _is_right(_password: Password) -> bool:
+    return True
+
+
+def _fails(_password: Password) -> bool:
+    raise LookupError
+
+
+@pytest.fixture
+def without_gc() -> Iterator[None]:
+    """What is kept by a cycle stays."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("without_gc")
+@each("work", [_is_right, _fails])
+def test_a_thread_without_work_keeps_nothing_of_the_last_job(work: Callable[[Password], bool]) -> None:
     async def run() -> None:
         pool = WorkPool(1, 0.0)
         try:
             password = Password()
             kept = weakref.ref(password)
-            await pool.run(lambda held=password: held is None)  # type: ignore[misc]
+            with contextlib.suppress(LookupError):
+                await pool.run(lambda held=password: work(held))  # type: ignore[misc]
             del password
             for _ in range(1_000):  # the thread lets go a moment after it has told
                 if kept() is None:

@@ -129,6 +129,9 @@ class HashScheduler(JobThreads[HashJob]):
         the deadline has passed.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
+        if self._is_closing:  # no thread would find it
+            future.set_exception(Overloaded(1))
+            return future
         patience_s = max(self._deadline_s - self._each_thread_s, self._deadline_s / 2)
         job = HashJob(work, future, memory_kib, time.monotonic() + patience_s)
         future.add_done_callback(lambda future: self._withdraw(job) if future.cancelled() else None)

@@ -91,12 +91,14 @@ class JobThreads(ABC, Generic[J]):
         while self._done:
             job = self._done.popleft()
             self._settled(job)
-            if job.future.done():  # whoever waited has gone
+            future, result, error = job.future, job.result, job.error
+            del job.future, job.error  # a traceback holds the job: held by it in turn, both would keep the password
+            if future.done():  # whoever waited has gone
                 continue
-            if job.error is None:
-                job.future.set_result(job.result)
+            if error is None:
+                future.set_result(result)
             else:
-                job.future.set_exception(job.error)
+                future.set_exception(error)
 
 
 class WorkPool(JobThreads[Job]):
@@ -129,7 +131,10 @@ class WorkPool(JobThreads[Job]):
         self._jobs += 1
         future: asyncio.Future[T] = self._loop.create_future()
         self._queue.put(Job(job, future))
-        return await future
+        try:
+            return await future
+        finally:
+            del future  # else an exception, its traceback and this frame hold each other, and what the job holds
 
     def _next(self) -> Job | None:
         return self._queue.get()
