@@ -24,7 +24,7 @@ from benchmarks.load.figures import LOAD_CORE, SERVER_CORE, hash_time_s, pinned_
 from benchmarks.load.open_loop import run_pinned
 from benchmarks.load.plots import plot_overload, plot_storm
 from benchmarks.load.render import publish
-from benchmarks.load.samples import Result, Samples
+from benchmarks.load.samples import Result, Samples, served_order
 from benchmarks.machine import ROOT, describe
 from tests.integration.running import CHEAP, RunningServer, cheap_hash, copy_without_users, import_lines
 
@@ -188,7 +188,11 @@ def line(data_dir: Path, users: list[list[str]], ceiling_per_s: float) -> dict[s
         "clients": len({*samples.client}),
         "served": len(clients),
         "attempts": len(samples),
-        "order": {"median_places_moved": moved[len(moved) // 2], "overtakings_per_pair": overtaken},
+        "order": {
+            "median_places_moved": moved[len(moved) // 2],
+            "overtakings_per_pair": overtaken,
+            "waiting_together": served_order(samples)._asdict(),
+        },
         "came_s": [round(row.due_s, 2) for row in finished],
         "served_s": [round(row.due_s + row.took_s, 2) for row in finished],
         "hash_jobs": jobs,

@@ -56,10 +56,12 @@ def line_text(record: dict[str, Any]) -> str:
     line, leaving = record["line"], record["leaving"]
     jobs, answers = leaving["hash_jobs"], {int(status): count for status, count in leaving["answers"].items()}
     order = line["order"]
+    together = order["waiting_together"]
     return (
         f"Of {line['clients']} clients who all came back with their tickets {line['served']} were served, in "
         f"{line['attempts']} requests; {order['overtakings_per_pair']:.1%} of all pairs were served in another order "
-        f"than they had come, half of the clients within {order['median_places_moved']} places of their own. With half "
+        f"than they had come, half of the clients within {order['median_places_moved']} places of their own; of "
+        f"{together['pairs']} pairs that waited at the same time, {together['overtaken']}. With half "
         f"a second of patience and twice the load {answers.get(-1, 0)} clients left: {jobs['left']} jobs were dropped "
         f"before the hash, {jobs['hashed_for_nobody']} clients left during theirs; {jobs['hashed']} hashes were "
         f"finished for somebody who was there, {answers.get(200, 0)} answers arrived."

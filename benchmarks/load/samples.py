@@ -109,6 +109,32 @@ class Samples:
         return Samples(seconds, *(list(compress(column, chosen)) for column in columns))  # type: ignore[arg-type]
 
 
+class Order(NamedTuple):
+    """Of so many pairs of clients that waited for the same time: how often who first came later was served first."""
+
+    pairs: int
+    overtaken: int
+
+
+def served_order(samples: Samples, blur_s: float = 0.3) -> Order:
+    """Whether those who waited in one queue were served in the order in which they first came.
+
+    Two waited together when the request of the one that was served came while that of the other was still waiting,
+    more than ``blur_s`` before its end: what is served in several threads ends in a slightly different order.
+    """
+    first = {row.client: row.due_s for row in reversed(samples.rows())}
+    served = sorted((row for row in samples.rows() if row.status == 200), key=lambda row: first[row.client])
+    pairs = overtaken = 0
+    for number, earlier in enumerate(served):
+        ends_s = earlier.due_s + earlier.took_s
+        for later in served[number + 1 :]:
+            over_s = later.due_s + later.took_s
+            if later.due_s < ends_s - blur_s and earlier.due_s < over_s - blur_s:
+                pairs += 1
+                overtaken += over_s < ends_s - blur_s
+    return Order(pairs, overtaken)
+
+
 def joined(parts: Sequence[Samples]) -> Samples:
     """Streams that ran at the same time as one; their clients' numbers are no longer their own."""
     rows = sorted(row for part in parts for row in part.rows())

@@ -17,7 +17,7 @@ import uvloop
 from benchmarks.load.arrivals import Segment, arrivals, steady
 from benchmarks.load.clients import Again, Answer, FixedRequests, Logins, RefreshChains, TicketLogins, behaviour_of
 from benchmarks.load.open_loop import Stream, drive, run_pinned
-from benchmarks.load.samples import GeneratorLateError, Lateness, Result, Samples, StreamResult, joined
+from benchmarks.load.samples import GeneratorLateError, Lateness, Result, Samples, StreamResult, joined, served_order
 from tests.cases import each
 from tests.integration.running import free_port, wait_for
 
@@ -507,6 +507,34 @@ def test_a_series_has_every_bucket_also_an_empty_one() -> None:
     empty = Samples(1.0, [0.9], [0.1], [200], [0], [0]).series(300)
     assert [bucket.requests for bucket in empty] == [0, 0, 0, 1]
     assert Samples(1.0).series(100) == []
+
+
+@each(
+    ("took_s", "pairs", "overtaken"),
+    [
+        ([1.0, 1.5, 2.0], 3, 0),
+        ([3.0, 1.5, 2.0], 3, 2),  # the first was there, and waited for both of the others
+        ([0.2, 1.5, 2.0], 1, 0),  # it was served before they came
+        ([1.1, 1.0, 0.9], 3, 0),  # about the same time is no order
+    ],
+)
+def test_the_order_in_which_those_were_served_who_waited_together(
+    took_s: list[float], pairs: int, overtaken: int
+) -> None:
+    samples = Samples(1.0, [0.0, 0.0, 0.0], took_s, [200] * 3, [0] * 3, [0, 1, 2])
+    samples.due_s = [0.0, 0.1, 0.2]
+    assert served_order(samples) == (pairs, overtaken)
+
+
+def test_who_was_away_is_not_overtaken_and_has_its_place_when_it_is_back() -> None:
+    # The first client is sent away, and is back while the second waits.
+    def order(second_took_s: float) -> tuple[int, int]:
+        status, clients = [503, 200, 200], [0, 1, 0]
+        return served_order(Samples(2.0, [0.0, 0.1, 1.0], [0.1, second_took_s, 1.0], status, [0, 0, 1], clients))
+
+    assert order(0.5) == (0, 0)
+    assert order(1.5) == (1, 1)
+    assert order(3.0) == (1, 0)
 
 
 def test_joined_streams_are_in_the_order_of_time() -> None:

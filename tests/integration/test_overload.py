@@ -13,7 +13,7 @@ import pytest
 from benchmarks.load.arrivals import steady
 from benchmarks.load.clients import FixedRequests, Logins, RefreshChains, TicketLogins
 from benchmarks.load.open_loop import Stream, drive
-from benchmarks.load.samples import Result
+from benchmarks.load.samples import Result, served_order
 from fastauth.backends.hash_permits import HashBounds, HashPermits
 from fastauth.backends.passwords import PROFILES, hash_password
 from tests.integration.running import (
@@ -91,16 +91,15 @@ def test_in_a_storm_of_logins_everything_else_is_answered_as_before(server: Runn
     assert result["login"].counts()[503] > 100
 
 
-def test_who_comes_back_with_a_ticket_is_served_before_those_who_came_later(server: RunningServer) -> None:
+def test_of_those_who_wait_whoever_came_first_is_served_first_ticket_holders_too(server: RunningServer) -> None:
     result = driven(
         server, Stream("login", TicketLogins(USERS), steady(2, 150), 1, most_connections=600, patience_s=20)
     )["login"]
-    clients = sorted(result.by_client().rows(), key=lambda row: row.due_s)
-    assert {row.status for row in clients} == {200}  # everybody gets in, in the end
-    served = [row.due_s + row.took_s for row in clients]
-    half = len(served) // 2
-    # Whole seconds of Retry-After blur the order, and a machine that stops for a moment more.
-    assert sum(served[:half]) < sum(served[-half:])
+    assert set(result.by_client().counts()) == {200}  # everybody gets in, in the end
+    assert max(result.attempt) > 0  # not all of them at once
+    order = served_order(result)
+    assert order.pairs > 1_000
+    assert order.overtaken <= 0.01 * order.pairs
 
 
 def test_nobody_is_hashed_who_has_left_before(server: RunningServer) -> None:
@@ -151,7 +150,7 @@ def test_a_refusal_says_when_to_come_back_and_that_is_true(server: RunningServer
 
     retry_after_s, ticket = asyncio.run(ask_in_the_middle())
     body = json.dumps({"username": "user1", "password": "pw"})
-    time.sleep(max(0, retry_after_s - 1))  # the time that was named; the storm took the other second
+    time.sleep(max(0, retry_after_s - 0.5))  # the time that was named; the storm took the other half second
     headers = {"Content-Type": "application/json", "Login-Ticket": ticket}
     assert server.request("POST", "/auth", body, headers).status == 200
     admitted = counted(server, "fastauth_lane_decisions_total")
