@@ -121,14 +121,14 @@ def test_any_ticket_comes_back_as_it_was(since_us: int, due_s: int, name: str, n
 # ------------------------------------------------------------------ before its holder has said who it is
 
 
-def may_be_read(text: bytes, network: str = NETWORK, now_s: int = NOW_S, key: bytes = bytes(32)) -> bool:
-    return Tickets(key).may_be_read(text, network, now_s)
+def due_s(text: bytes, network: str = NETWORK, now_s: int = NOW_S, key: bytes = bytes(32)) -> int | None:
+    return Tickets(key).due_s(text, network, now_s)
 
 
 @each("name", [NAME, "bob", ""])
 def test_whose_ticket_it_is_need_not_be_known_to_see_that_it_may_be_one(name: str) -> None:
-    assert may_be_read(issued(name=name))
-    assert may_be_read(issued(name=name), now_s=TICKET.due_s + RETURN_WINDOW_S)
+    assert due_s(issued(name=name)) == TICKET.due_s
+    assert due_s(issued(name=name), now_s=TICKET.due_s + RETURN_WINDOW_S) == TICKET.due_s
 
 
 @each(
@@ -143,7 +143,7 @@ def test_whose_ticket_it_is_need_not_be_known_to_see_that_it_may_be_one(name: st
 def test_one_from_elsewhere_or_too_late_or_of_another_installation_may_not_be_one(
     network: str, now_s: int, key: bytes
 ) -> None:
-    assert not may_be_read(issued(), network, now_s, key)
+    assert due_s(issued(), network, now_s, key) is None
 
 
 def test_what_may_be_a_ticket_is_one_only_if_all_of_it_is_genuine() -> None:
@@ -153,15 +153,17 @@ def test_what_may_be_a_ticket_is_one_only_if_all_of_it_is_genuine() -> None:
         forged = bytearray(body)
         forged[place] ^= 1
         text = b"1." + base64.urlsafe_b64encode(forged).rstrip(b"=")
-        passed += may_be_read(text)
-        assert may_be_read(text) == (place >= len(body) - 32)  # the fields and the pass tell, the rest does not yet
+        passed += due_s(text) is not None
+        assert (due_s(text) is not None) == (
+            place >= len(body) - 32
+        )  # the fields and the pass tell, the rest does not yet
         assert check(text) is None
     assert passed == 32
 
 
 @given(st.binary(max_size=120))
 def test_no_bytes_may_be_a_ticket(text: bytes) -> None:
-    assert not may_be_read(text)
+    assert due_s(text) is None
 
 
 # ------------------------------------------------------------------ tickets and known devices

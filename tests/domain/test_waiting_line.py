@@ -72,6 +72,18 @@ def test_the_share_that_comes_back_is_what_was_seen(line: WaitingLine) -> None:
     assert line.return_share == pytest.approx(0.75, abs=0.05)
 
 
+def test_whoever_comes_after_having_been_missed_was_due_once(line: WaitingLine) -> None:
+    now_s = NOW_S
+    away: list[list[int]] = []
+    for _ in range(300):  # each second four, all of whom come ten seconds late
+        away.append(sent(line, 4, now_s, each_s=0.0))
+        if len(away) > 10:
+            for due_s in away.pop(0):
+                line.come_back(due_s)
+        now_s += 1
+    assert line.return_share > 0.9
+
+
 def test_the_share_recovers_when_they_come_back_again(line: WaitingLine) -> None:
     now_s = NOW_S
     for _ in range(200):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 
 from fastauth.backends.hash_permits import HashBounds, HashPermits
@@ -35,6 +36,7 @@ def a_queue(
     table: LocalBuckets | None = None,
     may_read: Callable[[], bool] = lambda: True,
     count: Callable[[int, str], None] = lambda lane, decision: None,
+    clock: Callable[[], float] = time.time,
 ) -> LoginQueue:
     """In: the table of places and spent tickets; queues with the same one are like those of one machine."""
     table = table or LocalBuckets(1024)
@@ -50,6 +52,7 @@ def a_queue(
         lambda: True,
         addresses,
         count,
+        clock,
     )
 
 

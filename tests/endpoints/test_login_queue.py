@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from fastauth.backends.hash_scheduler import HashScheduler
+from fastauth.core import Decision
 from fastauth.domain.errors import Overloaded
+from fastauth.domain.sealed_text import SealedText
 from fastauth.domain.tickets import Ticket, Tickets
 from fastauth.domain.waiting_line import LONGEST_AWAY_S, RETURN_WINDOW_S
 from fastauth.endpoints.client_address import ClientAddresses
@@ -56,14 +58,25 @@ def opened(ticket: str | None, name: str = "alice", network: str = NETWORK) -> T
     return found
 
 
+def due_of(ticket: str | bytes) -> int | None:
+    """When it says that it is due, whoever wrote it."""
+    text = ticket.encode() if isinstance(ticket, str) else ticket
+    fields = SealedText(bytes(32), ">QQ8s").read(text)
+    return None if fields is None else int(fields[1])
+
+
 class Hall:
     """A queue before one thread, which is busy until ``gate`` is opened."""
 
     def __init__(self, scheduler: HashScheduler, table: LocalBuckets | None = None) -> None:
         self.scheduler = scheduler
         self.decided: Counter[tuple[int, str]] = Counter()
+        self.passed_s = 0.0  # beyond what has really passed
         self.queue = a_queue(
-            scheduler, table=table, count=lambda lane, decision: self.decided.update([(lane, decision)])
+            scheduler,
+            table=table,
+            count=lambda lane, decision: self.decided.update([(lane, decision)]),
+            clock=lambda: time.time() + self.passed_s,
         )
         self.gate = Gate()
         self.ran: list[str] = []
@@ -85,8 +98,16 @@ class Hall:
             future.cancel()
         await asyncio.sleep(0)
 
+    def time_passes_until(self, ticket: str | bytes) -> None:
+        """It is due, if it says when."""
+        if (due_s := due_of(ticket)) is not None:
+            self.passed_s = max(self.passed_s, due_s - time.time())
+
     async def enter(self, name: str = "alice", ticket: str | bytes | None = None, **more: Any) -> Turn:
+        """In: a ticket, which is brought when it is due unless it ``is_early``."""
         is_known_device = more.pop("is_known_device", False)
+        if ticket and not more.pop("is_early", False):
+            self.time_passes_until(ticket)
         turn = await self.queue.enter(asking(ticket, **more), name, is_known_device=is_known_device)
         self.queue.leave(turn)  # whoever is not run was here for a moment only
         return turn
@@ -353,14 +374,58 @@ def test_one_who_comes_back_to_a_queue_that_is_too_long_keeps_the_place_under_an
     in_hall(work)
 
 
-def test_one_who_comes_back_too_early_to_a_long_queue_is_sent_back_until_its_time() -> None:
+def test_one_who_comes_back_too_early_where_newcomers_are_not_let_in_is_told_the_rest_and_keeps_the_ticket() -> None:
     async def work(hall: Hall) -> None:
+        ticket = await hall.sent_away("alice")
         hall.crowd()
-        due_s = int(time.time()) + 100
-        early = TICKETS.issue(Ticket(12_345, due_s), "alice", NETWORK)
-        again = opened(await hall.refused("alice", early))
-        assert again.due_s == pytest.approx(due_s, abs=1)
-        assert again.since_us == 12_346
+        await hall.refused("bob")  # from now on the queue is kept short
+        await hall.crowd_leaves()
+        hall.crowd(many=15)  # as long as a burst may make it
+        line = hall.queue.line.expected
+        for _ in range(3):
+            with pytest.raises(Overloaded) as refusal:
+                await hall.enter("alice", ticket, is_early=True)
+            assert refusal.value.ticket == ticket
+            assert refusal.value.retry_after_s == pytest.approx(opened(ticket).due_s - time.time(), abs=1.1)
+        assert hall.queue.line.expected == line
+        assert (await hall.enter("alice", ticket)).since_us == opened(ticket).since_us
+
+    in_hall(work)
+
+
+def test_one_who_comes_back_too_early_where_newcomers_are_let_in_is_one_and_needs_the_place_no_more() -> None:
+    async def work(hall: Hall) -> None:
+        ticket = await hall.sent_away("alice")
+        newcomer = await hall.enter("bob")
+        assert (await hall.enter("alice", ticket, is_early=True)).since_us >= newcomer.since_us
+        assert hall.decided[EVERYBODY_ELSE, WITH_TICKET] == 0
+        assert hall.queue.line.expected == 0
+        assert (await hall.enter("alice", ticket)).since_us >= newcomer.since_us  # it has been spent
+        assert hall.decided[EVERYBODY_ELSE, WITH_TICKET] == 0
+
+    in_hall(work)
+
+
+def test_one_who_cannot_be_asked_whether_the_ticket_was_spent_holds_no_turn() -> None:
+    async def work(hall: Hall) -> None:
+        ticket = await hall.sent_away("alice")
+
+        async def fail(*_of: object) -> Decision:
+            raise LookupError("the table is gone")
+
+        hall.queue._spend = fail
+        with pytest.raises(LookupError):
+            await hall.enter("alice", ticket, is_early=True)
+        assert hall.queue._pending == [0, 0]
+
+    in_hall(work)
+
+
+def test_a_ticket_that_would_be_due_after_the_longest_time_is_due_a_clock_has_been_set() -> None:
+    async def work(hall: Hall) -> None:
+        ticket = await hall.sent_away("alice")
+        hall.passed_s = -7_200.0
+        assert (await hall.enter("alice", ticket, is_early=True)).since_us == opened(ticket).since_us
 
     in_hall(work)
 
@@ -468,6 +533,7 @@ class Door:
 
     def __init__(self, hall: Hall) -> None:
         self.now_s = 1_000.0
+        self.clock_s = time.time()
         self.may_read = False
         self.is_late = False
         self.asked = 0
@@ -483,6 +549,7 @@ class Door:
             lambda: False,
             ClientAddresses((), b"x-forwarded-for", lambda event: None),
             lambda lane, decision: hall.decided.update([(lane, decision)]),
+            clock=lambda: self.clock_s,
             monotonic=lambda: self.now_s,
         )
 
@@ -736,6 +803,7 @@ def test_a_ticket_in_a_cookie_is_as_good_as_one_in_the_header() -> None:
         ticket = await hall.sent_away("alice")
         headers = {b"cookie": b"a=b; " + TICKET_COOKIE + b"=" + ticket.encode()}
         request = ReadyRequest(b"", headers, "POST", "/auth", PEER)
+        hall.time_passes_until(ticket)
         turn = await hall.queue.enter(request, "alice", is_known_device=False)
         assert turn.since_us == opened(ticket).since_us
 
@@ -755,6 +823,7 @@ def test_without_an_address_there_is_one_network_and_tickets_work_all_the_same()
             text = refusal.value.ticket
             assert text is not None
             again = ReadyRequest(b"", {TICKET_HEADER: text.encode()}, "POST", "/auth")
+            hall.time_passes_until(text)
             turn = await queue.enter(again, "alice", is_known_device=False)
             assert turn.since_us == opened(text, network="").since_us
 
@@ -784,13 +853,17 @@ def test_those_who_were_let_in_and_are_not_in_the_queue_yet_are_waited_for() -> 
     in_hall(work)
 
 
-def test_a_good_ticket_is_never_refused_unread_and_a_bad_one_is() -> None:
+def test_a_good_ticket_that_is_due_is_never_refused_unread_and_any_other_is() -> None:
     async def work(hall: Hall) -> None:
         ticket = await hall.sent_away()
         door = Door(hall)
         await door.overload()
         door.is_late = True
         assert door.queue.refuse_unread(asking()) is not None
+        too_early = door.queue.refuse_unread(asking(ticket))
+        assert too_early is not None
+        assert too_early.retry_after_s == pytest.approx(opened(ticket).due_s - time.time(), abs=1.1)
+        door.clock_s = opened(ticket).due_s
         assert door.queue.refuse_unread(asking(ticket)) is None
         assert door.queue.refuse_unread(asking(ticket, peer="198.51.100.1")) is not None  # another network's
         assert door.queue.refuse_unread(asking(ticket[:-4] + "AAAA")) is None  # whose it is shows only later

@@ -47,14 +47,15 @@ class Tickets:
             return None
         return Ticket(fields[0], fields[1])
 
-    def may_be_read(self, text: bytes, network: str, now_s: int) -> bool:
-        """Whether it is a ticket of this installation from this network, in time, whatever the name: a part of it tells
-        before anything but the headers is here. ``check`` decides.
+    def due_s(self, text: bytes, network: str, now_s: int) -> int | None:
+        """When a ticket of this installation from this network is due, whatever the name; None for any other text, and
+        when it is too late: a part of it tells before anything but the headers is here. ``check`` decides.
         """
         fields = self._sealed.read(text)
         if fields is None or now_s > fields[1] + RETURN_WINDOW_S:
-            return False
-        return hmac.compare_digest(fields[2], self._pass(fields[0], fields[1], network))
+            return None
+        is_ours = hmac.compare_digest(fields[2], self._pass(fields[0], fields[1], network))
+        return int(fields[1]) if is_ours else None
 
     def _pass(self, since_us: int, due_s: int, network: str) -> bytes:
         message = b"pass" + struct.pack(">QQ", since_us, due_s) + network.encode()

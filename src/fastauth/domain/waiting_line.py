@@ -12,6 +12,8 @@ LONGEST_AWAY_S: Final = 300
 RETURN_WINDOW_S: Final = 60
 """For how long after its time a ticket is honoured."""
 
+_MISSED_S: Final = 6  # so long after its time somebody is waited for no more; some come all the same
+
 _FEWEST: Final = 0.02  # of all who were sent away come back, at the least: the estimate must be able to recover
 _FADE: Final = 0.98  # what a second weighs less than the one after it
 
@@ -62,7 +64,8 @@ class WaitingLine:
     def come_back(self, due_s: int) -> None:
         """One is back. In: when that was to be."""
         self._came += 1
-        self._were_due += 1
+        if due_s + _MISSED_S >= self._second:  # else it has been counted as due when it was missed
+            self._were_due += 1
         if self._due.get(due_s):  # sent away by this very process, or by another: on the whole it is the same
             self._due[due_s] -= 1
             self._expected -= 1
@@ -75,7 +78,7 @@ class WaitingLine:
         """Whoever has not come in time will not."""
         if now_second == self._second:
             return
-        for due in [due for due in self._due if due + RETURN_WINDOW_S / 10 < now_second]:
+        for due in [due for due in self._due if due + _MISSED_S < now_second]:
             missed = self._due.pop(due)
             self._expected -= missed
             self._were_due += missed

@@ -128,19 +128,23 @@ class LoginQueue:
     def refuse_unread(self, request: Request) -> Overloaded | None:
         """A refusal at the price of the exchange alone, when it is all but certain and there is no time for a better.
 
-        Never for a good ticket, and hardly for a device that may be known.
+        Never for a good ticket that is due, and hardly for a device that may be known.
         """
         lane, is_late = EVERYBODY_ELSE, self._is_late()
         if not is_late and (not self._gates[lane].is_overload(self._scheduler.pace_per_s) or self._may_read()):
             return None
-        if self._has_pass(request) or (presented_device(request) is not None and self._may_read_known()):
+        due_s = self._due_s(request)
+        early_s = 0 if due_s is None else self._early_s(due_s)
+        if due_s is not None and not early_s:
+            return None
+        if presented_device(request) is not None and self._may_read_known():
             return None
         wait_s = self._wait_s(lane, self._now_us())
         if not is_late and self._lets_in(lane, wait_s) and self._comes_in_turn():
             return None
         self._gates[lane].arrive(self._monotonic())
         self._count(lane, UNREAD)
-        return Overloaded(self.line.estimate_s(self._clock(), wait_s, self._scheduler.each_s(lane)))
+        return Overloaded(early_s or self.line.estimate_s(self._clock(), wait_s, self._scheduler.each_s(lane)))
 
     def _comes_in_turn(self) -> bool:
         """Whether a place is about to be free: as often as somebody is served. Those who were told so and have not sent
@@ -160,17 +164,28 @@ class LoginQueue:
         """
         lane = KNOWN_DEVICES if is_known_device else EVERYBODY_ELSE
         network = network_of(self._addresses.find(request.peer, request.headers))
-        ticket = await self._redeemed(request, name, network)
+        shown = self._shown(request, name, network)
+        # Before its time it is as good as none, but not lost: nobody is served sooner for asking sooner.
+        early = shown if shown is not None and self._early_s(shown.due_s) else None
+        ticket = None if shown is early else await self._redeemed(shown, name, network)
         since_us = self._now_us() if ticket is None else min(ticket.since_us, self._now_us())
         wait_s = self._wait_s(lane, since_us)
         self._gates[lane].arrive(self._monotonic())
         # With a ticket one is let in as long as anybody could be: whoever came later waits, or is sent away.
         if not (wait_s <= self._rules.burst_s if ticket is not None else self._lets_in(lane, wait_s)):
             self._count(lane, TOO_LONG)
+            if early is not None:
+                raise Overloaded(max(1, self._early_s(early.due_s)), self._tickets.issue(early, name, network))
             raise self._send_away(lane, wait_s, name, network, ticket, since_us)
         self._count(lane, ADMITTED if ticket is None else WITH_TICKET)
         self._pending[lane] += 1
-        return Turn(lane, since_us, wait_s > _WORTH_WATCHING_S, name, network, ticket)
+        turn = Turn(lane, since_us, wait_s > _WORTH_WATCHING_S, name, network, ticket)
+        try:
+            await self._redeemed(early, name, network)  # who is served as a newcomer needs the place no more
+        except BaseException:
+            self.leave(turn)
+            raise
+        return turn
 
     def leave(self, turn: Turn | None) -> None:
         """Whatever became of a turn, it is not to be expected in the queue any more."""
@@ -190,16 +205,26 @@ class LoginQueue:
         except Overloaded:
             wait_s = self._wait_s(turn.lane, turn.since_us)
             raise self._send_away(turn.lane, wait_s, turn.name, turn.network, turn.ticket, turn.since_us) from None
+        finally:
+            del outcome  # an exception in it would hold this frame, and with it the password
 
     def _wait_s(self, lane: int, since_us: int) -> float:
         return self._scheduler.wait_s(lane, since_us) + self._pending[lane] / self._scheduler.pace_per_s
 
-    def _has_pass(self, request: Request) -> bool:
+    def _early_s(self, due_s: int) -> int:
+        """How much too early it is, in seconds; nobody is sent away for longer than the longest, so a clock has been
+        set since when it seems to be more.
+        """
+        left_s = due_s - int(self._clock())
+        return left_s if 0 < left_s <= LONGEST_AWAY_S else 0
+
+    def _due_s(self, request: Request) -> int | None:
+        """When the ticket is due that came with the request, if it looks like a good one."""
         text = presented_ticket(request)
         if text is None:
-            return False
+            return None
         network = network_of(self._addresses.find(request.peer, request.headers))
-        return self._tickets.may_be_read(text, network, int(self._clock()))
+        return self._tickets.due_s(text, network, int(self._clock()))
 
     def _now_us(self) -> int:
         return int(self._monotonic() * 1_000_000) + self._epoch_us
@@ -207,10 +232,13 @@ class LoginQueue:
     def _lets_in(self, lane: int, wait_s: float) -> bool:
         return self._gates[lane].allows(wait_s, self._scheduler.pace_per_s, self._scheduler.steady_s)
 
-    async def _redeemed(self, request: Request, name: str, network: str) -> Ticket | None:
-        """The ticket that came with the request, if it is good; it is spent now."""
+    def _shown(self, request: Request, name: str, network: str) -> Ticket | None:
+        """The ticket that came with the request, if it is genuine; perhaps it has been spent."""
         text = presented_ticket(request)
-        ticket = None if text is None else self._tickets.check(text, name, network, int(self._clock()))
+        return None if text is None else self._tickets.check(text, name, network, int(self._clock()))
+
+    async def _redeemed(self, ticket: Ticket | None, name: str, network: str) -> Ticket | None:
+        """The same, if it has not been spent; it is now."""
         if (
             ticket is None
             or not (await decided(self._spend(_key("spent", name, network, ticket.since_us), _ONCE))).allowed
