@@ -401,12 +401,13 @@ class SharedCounters:
 
     def __init__(self, memory: mmap.mmap, descriptor: int) -> None:
         self._exclusive = _Exclusive(_int64(descriptor, "descriptor"))
-        self._memory = memory
+        # Not struct.pack_into, which writes a zero first: others read while this writes.
+        self._cells = memoryview(memory)[: len(memory) // _WORD.size * _WORD.size].cast("q")
 
     @property
     def count(self) -> int:
         """How many counters there are."""
-        return len(self._memory) // _WORD.size
+        return len(self._cells)
 
     def add(self, index: int, amount: int = 1) -> None:
         """Count. Raises IndexError for a counter that there is not, ValueError for a negative amount."""
@@ -415,14 +416,13 @@ class SharedCounters:
         if _int64(amount, "amount") < 0:
             raise ValueError("amount must not be negative")
         with self._exclusive():
-            _WORD.pack_into(self._memory, index * _WORD.size, self.read(index) + amount)
+            self._cells[index] = self.read(index) + amount
 
     def read(self, index: int) -> int:
         """What was counted so far. Raises IndexError."""
         if not 0 <= _int64(index, "index") < self.count:
             raise IndexError("there is no such counter")
-        value: int = _WORD.unpack_from(self._memory, index * _WORD.size)[0]
-        return value
+        return self._cells[index]
 
 
 # -------------------------------------------------------------- claim times

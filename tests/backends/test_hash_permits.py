@@ -28,10 +28,6 @@ WORKERS = 4
 HAMMERING_S = 0.3
 TIMEOUT_S = 20.0  # never reached in a test that passes
 
-on_the_compiled_core = pytest.mark.skipif(
-    core.IMPLEMENTATION == "python", reason="others see a counter of the twin as 0 while it is written"
-)
-
 
 def at_once() -> bool:
     """For who does not want to wait."""
@@ -142,6 +138,26 @@ def test_who_waits_does_so_until_nobody_wants_it_any_more() -> None:
     assert not permits.take(1, lambda: answers.pop(0))
     assert answers == []
     assert permits.running == 1
+
+
+def test_of_the_threads_of_one_worker_who_asked_first_gets_the_next_one() -> None:
+    permits = HashPermits(HashBounds(1, 10))
+    assert permits.take(1, at_once)
+    waiters = [Waiter(permits) for _ in range(4)]
+    for number, waiter in enumerate(waiters):
+        permits.give_back(1)
+        assert waiter.gets_one()
+        assert not any(later.has_one for later in waiters[number + 1 :])
+
+
+def test_who_asks_now_does_not_overtake_those_of_its_worker_who_wait() -> None:
+    permits = HashPermits(HashBounds(2, 10))
+    assert permits.take(6, at_once)
+    large = Waiter(permits, 6)
+    assert not permits.take(1, at_once)
+    permits.give_back(6)
+    assert large.gets_one()
+    assert permits.take(1, at_once)
 
 
 def test_threads_of_one_worker_never_have_more_than_there_are() -> None:
@@ -360,7 +376,6 @@ def test_the_successor_of_a_killed_worker_begins_with_nothing(path: Path, holder
     assert not other.take(1, at_once)
 
 
-@on_the_compiled_core
 def test_never_are_there_more_than_may_be_however_many_workers_ask(path: Path) -> None:
     with contextlib.ExitStack() as stack:
         workers = [stack.enter_context(Process("hammer", path, seed)) for seed in range(WORKERS)]
@@ -388,7 +403,6 @@ def test_never_are_there_more_than_may_be_however_many_workers_ask(path: Path) -
     assert HashPermits(BOUNDS, WORKERS, path).running == 0
 
 
-@on_the_compiled_core
 def test_of_two_who_take_the_last_one_at_the_same_moment_at_most_one_gets_it(path: Path) -> None:
     with contextlib.ExitStack() as stack:
         workers = [stack.enter_context(Process("in_step", path)) for _ in range(2)]

@@ -154,17 +154,18 @@ def test_no_more_are_hashed_at_once_than_there_are_permits() -> None:
     assert with_bench(work, threads=2, bounds=HashBounds(1, 1_000)) == {HASHED: 2}
 
 
-def test_a_hash_that_needs_much_memory_waits_until_there_is_enough() -> None:
+def test_a_hash_that_needs_much_memory_waits_until_there_is_enough_and_nobody_overtakes_it() -> None:
     async def work(bench: Bench) -> None:
         await bench.block(memory_kib=600)
         large = bench.submit("large", since=1, memory_kib=500)
         await until(lambda: bench.scheduler.running == 2)
         small = bench.submit("small", since=2, memory_kib=400)
-        await small
+        await until(lambda: bench.scheduler.running == 3)
         assert not large.done()
+        assert not small.done()
         bench.gate.open()
-        await large
-        assert bench.ran == ["small", "large"]
+        await asyncio.gather(large, small)
+        assert bench.ran == ["large", "small"]
         assert bench.permits.running == 0
 
     with_bench(work, threads=3, bounds=HashBounds(3, 1_000))

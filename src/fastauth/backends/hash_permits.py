@@ -76,6 +76,7 @@ class HashPermits:
         table = memoryview(memory).cast("q")
         self._columns = [table[column * self._rows : (column + 1) * self._rows] for column in range(_COLUMNS)]
         self._mine = threading.Lock()
+        self._line: list[object] = []  # the threads of this worker that wait
         self._row = self._claim_row()
 
     def close(self) -> None:
@@ -91,7 +92,7 @@ class HashPermits:
 
     def take(self, memory_kib: int, goes_on: Callable[[], bool]) -> bool:
         """Wait for a permit, for as long as ``goes_on()``; out: whether there is one, to be given back."""
-        if self._try(memory_kib, is_patient=False):
+        if not self._line and self._try(memory_kib, is_patient=False):
             return True
         return self._wait(memory_kib, goes_on)
 
@@ -102,21 +103,28 @@ class HashPermits:
             self._add(_GIVEN_KIB, memory_kib)
 
     def _wait(self, memory_kib: int, goes_on: Callable[[], bool]) -> bool:
+        me = object()
         with self._mine:
+            self._line.append(me)
             self._add(_WANTED, 1)
-        began = swept = time.monotonic()
+        free_since: float | None = None  # for somebody else, who has not taken it
+        swept = time.monotonic()
         try:
             while goes_on():
                 time.sleep(_POLL_S)
+                if self._line[0] is not me:  # of one worker's threads the first to ask is the first to get one
+                    continue
                 now = time.monotonic()
-                if self._try(memory_kib, is_patient=now - began > _COURTESY_S):
+                if self._try(memory_kib, is_patient=free_since is not None and now - free_since > _COURTESY_S):
                     return True
+                free_since = (free_since or now) if self.running < self.bounds.jobs else None
                 if now - swept > _SWEEP_S:
                     swept = now
                     self._forget_dead()
             return False
         finally:
             with self._mine:
+                self._line.remove(me)
                 self._add(_SERVED, 1)
 
     def _try(self, memory_kib: int, *, is_patient: bool) -> bool:
