@@ -112,6 +112,21 @@ def test_a_queue_that_was_full_stays_short_however_few_come_until_it_has_been_em
     assert lane.gate.allows(0.5, PER_S)
 
 
+def test_after_a_storm_a_moment_without_anybody_ends_it_and_the_next_burst_is_taken_whole(lane: Lane) -> None:
+    for _ in range(1_000):  # all at once, most of whom are refused
+        lane.comes()
+    lane.now_s = lane.free_s + 0.1
+    assert lane.gate.is_overload(PER_S)
+    assert all(lane.comes() for _ in range(150))
+
+
+def test_a_gap_between_two_of_a_storm_does_not_end_it(lane: Lane) -> None:
+    lane.overloaded(10.0)
+    lane.now_s += 0.4
+    lane.comes()
+    assert lane.gate.is_overload(PER_S)
+
+
 def test_overload_that_never_filled_the_queue_ends_with_those_who_come(lane: Lane) -> None:
     lane.overloaded(10.0)
     assert lane.gate.is_overload(PER_S)

@@ -13,7 +13,7 @@ import pytest
 from benchmarks.load.arrivals import steady
 from benchmarks.load.clients import FixedRequests, Logins, RefreshChains, TicketLogins
 from benchmarks.load.open_loop import Stream, drive
-from benchmarks.load.samples import Result, served_order
+from benchmarks.load.samples import Result, Samples, served_order
 from fastauth.backends.hash_permits import HashBounds, HashPermits
 from fastauth.backends.passwords import PROFILES, hash_password
 from tests.integration.running import (
@@ -29,12 +29,16 @@ pytestmark = pytest.mark.integration
 
 SECONDS = 20 if FULL else 2
 USERS = [[f"user{number}", "pw"] for number in range(400)]
+# Whoever was sent away before would keep the place of that time.
+OTHERS = [[f"other{number}", "pw"] for number in range(400)]
 
 
 def filled(data_dir: Path) -> Path:
     """Users with the hash of the default profile: a few hundred logins a second are a storm."""
     real = hash_password("pw", PROFILES["owasp"])
-    import_lines(copy_without_users(data_dir), [{"username": name, "password_hash": real} for name, _ in USERS])
+    import_lines(
+        copy_without_users(data_dir), [{"username": name, "password_hash": real} for name, _ in USERS + OTHERS]
+    )
     return data_dir
 
 
@@ -59,17 +63,21 @@ def driven(server: RunningServer, *streams: Stream) -> Result:
     return asyncio.run(drive(server.port, streams))
 
 
+def served_per_second(samples: Samples) -> float:
+    """From the start until the last one was served."""
+    ends_s = [row.due_s + row.took_s for row in samples.rows() if row.status == 200]
+    return len(ends_s) / max(ends_s)
+
+
 def test_ten_times_the_load_leaves_the_logins_that_can_be_served_and_an_honest_answer_to_all_others(
     server: RunningServer,
 ) -> None:
     crowd = Logins(USERS)
-    alone = driven(server, Stream("login", crowd, steady(1, 400), patience_s=3))["login"]
-    capacity = alone.goodput_per_second(3)
+    few = driven(server, Stream("login", crowd, steady(0.2, 100), patience_s=3))["login"]
+    capacity = served_per_second(few)
     result = driven(server, Stream("login", crowd, steady(SECONDS, 10 * capacity), 1, most_connections=600))["login"]
     assert set(result.counts()) == {200, 503}  # nobody is left without an answer
-    assert (
-        result.between(1, SECONDS).goodput_per_second(3) > 0.2 * capacity
-    )  # of the first second's, in which a whole burst was taken in
+    assert served_per_second(result) > 0.4 * capacity
 
 
 def test_in_a_storm_of_logins_everything_else_is_answered_as_before(server: RunningServer) -> None:
@@ -93,12 +101,12 @@ def test_in_a_storm_of_logins_everything_else_is_answered_as_before(server: Runn
 
 def test_of_those_who_wait_whoever_came_first_is_served_first_ticket_holders_too(server: RunningServer) -> None:
     result = driven(
-        server, Stream("login", TicketLogins(USERS), steady(2, 150), 1, most_connections=600, patience_s=20)
+        server, Stream("login", TicketLogins(OTHERS), steady(1, 150), 1, most_connections=600, patience_s=20)
     )["login"]
     assert set(result.by_client().counts()) == {200}  # everybody gets in, in the end
     assert max(result.attempt) > 0  # not all of them at once
     order = served_order(result)
-    assert order.pairs > 1_000
+    assert order.pairs > 100
     assert order.overtaken <= 0.01 * order.pairs
 
 

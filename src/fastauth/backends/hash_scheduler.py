@@ -29,6 +29,7 @@ OUTCOMES: Final = (HASHED, LEFT, EXPIRED, FOR_NOBODY)
 
 _LOOK_S: Final = 0.1
 _STEADY_JOBS: Final = 2  # for each thread
+_USUAL_S: Final = 10.0  # over which a pace is a usual one
 _LOWEST_PRIORITY: Final = 19
 
 
@@ -73,6 +74,7 @@ class HashScheduler(JobThreads[HashJob]):
         self._permits = permits
         self._shares = tuple(shares)
         self._pace = Pace(expected_s / threads)
+        self._usual_pace = Pace(expected_s / threads, _USUAL_S, _USUAL_S * threads / expected_s)
         self._deadline_s = deadline_s
         self._nice = nice
         self._count = count
@@ -102,9 +104,11 @@ class HashScheduler(JobThreads[HashJob]):
         return max(0.0, before - len(self._threads) + 1) / self._pace.per_s
 
     def each_s(self, lane: int) -> float:
-        """What one more in a lane costs those behind it."""
+        """What one more in a lane will cost those behind it, on the whole: somebody who is sent away for a while waits
+        at another pace than that of the moment.
+        """
         others = len(self._waiting) - self._waiting.length(lane)
-        return 1 / self._pace.per_s / (self._shares[lane] if others else 1.0)
+        return 1 / self._usual_pace.per_s / (self._shares[lane] if others else 1.0)
 
     @property
     def pace_per_s(self) -> float:
@@ -214,6 +218,7 @@ class HashScheduler(JobThreads[HashJob]):
     def _settled(self, job: HashJob) -> None:
         if job.has_run and job.error is None:
             self._pace.served(job.seconds / len(self._threads))
+            self._usual_pace.served(job.seconds / len(self._threads))
         is_alone = job.future.cancelled()
         if job.has_run:
             self._count(FOR_NOBODY if is_alone else HASHED)
