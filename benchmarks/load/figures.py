@@ -225,15 +225,20 @@ def measure(folder: Path, rounds: int, seconds: float) -> dict[str, Any]:
     return {"figures": figures, "rounds": {**rows, "start_to_ready_s": ready}}
 
 
+def require_tools() -> None:
+    """Ends the program, with what to install, where a tool is missing: better now than after minutes of measuring."""
+    for tool in ("wrk", "taskset", "curl"):
+        if shutil.which(tool) is None:
+            sys.exit(f"bench-load needs {tool}: apt-get install wrk util-linux curl")
+
+
 def main() -> None:
     """Measure, record, render."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0)
     options = parser.parse_args()
-    for tool in ("wrk", "taskset", "curl"):
-        if shutil.which(tool) is None:
-            sys.exit(f"bench-load needs {tool}: apt-get install wrk util-linux curl")
+    require_tools()
     with tempfile.TemporaryDirectory() as folder:
         record = {**describe(), **measure(Path(folder), options.rounds, options.seconds)}
     print(load_table(record))

@@ -61,6 +61,11 @@ class Samples:
         """Those that were due from one moment until just before another."""
         return self._picked([from_s <= due_s < to_s for due_s in self.due_s], to_s - from_s)
 
+    def over_between(self, from_s: float, to_s: float) -> "Samples":
+        """Those that were over from one moment until just before another."""
+        ends_s = map(float.__add__, self.due_s, self.took_s)
+        return self._picked([from_s <= end_s < to_s for end_s in ends_s], to_s - from_s)
+
     def answered(self) -> "Samples":
         """Those that have an answer of whatever status."""
         return self._picked([status > 0 for status in self.status], self.seconds)

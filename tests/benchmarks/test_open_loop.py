@@ -490,6 +490,7 @@ def test_figures_of_samples() -> None:
     assert SAMPLES.answered().quantile_ms(1.0) == 300
     assert len(SAMPLES.between(0.1, 1.2)) == 2
     assert SAMPLES.between(0.5, 1.0).goodput_per_second(1.0) == 2.0
+    assert SAMPLES.over_between(0.4, 1.7).counts() == {204: 1, 503: 1}
 
 
 def test_samples_by_client_last_from_the_first_request_to_the_last_answer() -> None:
