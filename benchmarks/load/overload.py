@@ -32,6 +32,7 @@ FACTORS: Final = (0.5, 0.8, 1.0, 2.0, 4.0, 10.0)
 CONNECTIONS: Final = 8  # of the closed loop
 PATIENCE_S: Final = 3.0
 SETTLING_S: Final = 8.0  # before what is measured: the queue of the beginning is gone by then
+MOST_CONNECTIONS: Final = 6_000
 USERS: Final = 500
 PASSWORD: Final = "pw"
 Segments = list[tuple[float, float, float]]
@@ -47,7 +48,9 @@ def stream(name: str, behaviour: dict[str, Any], segments: Segments, **more: Any
     return {"name": name, "behaviour": behaviour, "segments": segments, "poisson_seed": 1, **more}
 
 
-def logins(segments: Segments, users: list[list[str]], *, returns: bool = False, most: int = 6_000) -> dict[str, Any]:
+def logins(
+    segments: Segments, users: list[list[str]], *, returns: bool = False, most: int = MOST_CONNECTIONS
+) -> dict[str, Any]:
     """Logins of these users in turn, over so many connections at the most."""
     behaviour = {"kind": "logins", "users": users, "returns_with_ticket": returns}
     return stream(
@@ -131,7 +134,8 @@ def curve(contender: Contender, capacity_per_s: float, seconds: float) -> list[d
     points = []
     for factor in FACTORS:
         with contender.running() as port:
-            most = 256 if factor * capacity_per_s < 2_000 else 2_000
+            # Everybody who waits has a connection: with fewer the generator would be the queue.
+            most = min(MOST_CONNECTIONS, int(200 + factor * capacity_per_s * (PATIENCE_S + 1)))
             result = run(
                 port, logins(steady(SETTLING_S + seconds, factor * capacity_per_s), contender.users, most=most)
             )
