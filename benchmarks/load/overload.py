@@ -24,7 +24,7 @@ from benchmarks.load.figures import LOAD_CORE, SERVER_CORE, hash_time_s, pinned_
 from benchmarks.load.open_loop import run_pinned
 from benchmarks.load.plots import plot_overload, plot_storm
 from benchmarks.load.render import publish
-from benchmarks.load.samples import Result, Samples, served_order
+from benchmarks.load.samples import Result, Samples, quantile_ms, served_order
 from benchmarks.machine import ROOT, describe
 from tests.integration.running import CHEAP, RunningServer, cheap_hash, copy_without_users, import_lines
 
@@ -69,12 +69,12 @@ def figures(samples: Samples, seconds: float) -> dict[str, Any]:
     """
     steady_part = samples.between(SETTLING_S, SETTLING_S + seconds)
     good = [took for took, status in zip(steady_part.took_s, steady_part.status, strict=True) if status == 200]
-    answered = sorted(good) or [float("nan")]
+    quantiles = {part: quantile_ms(good, part) if good else None for part in (0.5, 0.99)}
     return {
         "offered_per_s": round(len(steady_part) / seconds, 1),
         "goodput_per_s": round(samples.over_between(SETTLING_S, SETTLING_S + seconds).good(PATIENCE_S) / seconds, 2),
-        "p50_ms": round(answered[len(answered) // 2] * 1e3, 2),
-        "p99_ms": round(answered[min(len(answered) - 1, int(0.99 * len(answered)))] * 1e3, 2),
+        "p50_ms": quantiles[0.5],
+        "p99_ms": quantiles[0.99],
         "answers": {str(status): count for status, count in steady_part.counts().items()},
     }
 

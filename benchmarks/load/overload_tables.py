@@ -10,15 +10,20 @@ def overload_table(record: dict[str, Any]) -> str:
         peak = max(point["goodput_per_s"] for point in curve["points"])
         calm = next(point["p99_ms"] for point in curve["points"] if point["factor"] == 0.8)
         for point in curve["points"]:
+            by_calm = "-" if point["p99_ms"] is None else f"{point['p99_ms'] / calm:.1f}"
             rows.append(
                 f"| {name} | {point['factor']:g} x | {point['offered_per_s']:.0f}/s | {point['goodput_per_s']:.0f}/s "
-                f"| {point['goodput_per_s'] / peak:.2f} | {point['p50_ms']:.0f} ms | {point['p99_ms']:.0f} ms "
-                f"| {point['p99_ms'] / calm:.1f} | {_answers(point['answers'])} |"
+                f"| {point['goodput_per_s'] / peak:.2f} | {_ms(point['p50_ms'])} | {_ms(point['p99_ms'])} "
+                f"| {by_calm} | {_answers(point['answers'])} |"
             )
     head = (
         "| server | load | offered | answered 200 in 3 s | of its peak | p50 | p99 | p99 by that at 0.8 x | answers |"
     )
     return head + f"\n|{' --- |' * 9}\n" + "\n".join(rows)
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f} ms"
 
 
 def _answers(answers: dict[str, int]) -> str:
