@@ -147,7 +147,10 @@ class SessionRules(msgspec.Struct, frozen=True, kw_only=True):
         limit = self.per_family
         if limit is None:
             return None, 0
-        allowed, pace_us, *rest = core.gcra(session.pace_us, now_us, limit.emission_us, limit.burst, 1)
+        # No refresh leaves the bucket further ahead: a clock has been set back, and nobody is locked out for that.
+        is_of_another_time = session.pace_us > now_us + limit.window_us + _CLOCK_SKEW_MS * 1000
+        pace_us = 0 if is_of_another_time else session.pace_us
+        allowed, pace_us, *rest = core.gcra(pace_us, now_us, limit.emission_us, limit.burst, 1)
         return core.Decision(allowed, *rest), pace_us
 
     def _replayed(self, session: Session, presented: RefreshToken, now_ms: int) -> RefreshToken | None:
