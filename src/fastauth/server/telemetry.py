@@ -1,9 +1,10 @@
 """Logs: one JSON object a line on standard error, so that no value can forge a line of its own."""
 
+import contextlib
 import logging
 import sys
 import traceback
-from typing import Any, Final
+from typing import Any, BinaryIO, Final, cast
 
 import msgspec
 import structlog
@@ -49,10 +50,23 @@ GRANIAN_LOGS: Final[dict[str, Any]] = {
 }
 
 
+class _LogStream:
+    """Standard error, which may be a file on a full disk: a line that cannot be written must not cost an answer."""
+
+    def write(self, data: bytes) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.buffer.write(data)
+        return len(data)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.buffer.flush()
+
+
 def get_log() -> Any:
     """A structlog logger of fastauth's own; an application that mounts fastauth keeps its configuration."""
     return structlog.wrap_logger(
-        structlog.BytesLogger(sys.stderr.buffer),
+        structlog.BytesLogger(cast("BinaryIO", _LogStream())),
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
