@@ -13,10 +13,9 @@ from fastauth.domain.clients import Client
 from fastauth.domain.users import User, skeleton
 from fastauth.jose.keyring import wrap_key
 from fastauth.jose.keys import SigningKey
-from fastauth.server.app import Service, compose
+from fastauth.server.app import Process, Service, compose
 from fastauth.server.asgi import AsgiApp
 from fastauth.server.bootstrap import load_master_key, new_user, open_client_secrets
-from fastauth.server.counters import Counters
 from fastauth.server.settings import Settings
 from fastauth.server.storage import Storage, open_storage
 from tests.server.asking import HOST, JSON, Answer, ask, body_of
@@ -62,7 +61,7 @@ class Application:
         return self._runner.run(work)
 
     async def _start(self) -> Service:
-        self.service = await compose(self.settings, Counters(None), lambda: False)
+        self.service = await compose(self.settings, Process.alone())
         return self.service
 
     async def _fill(self) -> None:

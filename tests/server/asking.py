@@ -87,11 +87,17 @@ async def ask(
 
 
 class StartedService:
-    """What an application serves, and whether it has been closed."""
+    """What an application serves, what it has counted, and whether it has been closed."""
 
     def __init__(self, *routes: Route) -> None:
         self.router = Router(list(routes))
         self.is_closed = False
+        self.is_leaving = False
+        self.counted: list[tuple[str, int]] = []
+
+    def count(self, label: str, status: int, seconds: float) -> None:
+        assert 0 <= seconds < 60
+        self.counted.append((label, status))
 
     async def close(self) -> None:
         self.is_closed = True

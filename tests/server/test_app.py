@@ -16,10 +16,9 @@ from fastauth.backends.passwords import PROFILES, hash_password
 from fastauth.domain.users import skeleton
 from fastauth.jose.keyring import wrap_key
 from fastauth.jose.keys import SigningKey
-from fastauth.server.app import compose
+from fastauth.server.app import Process, compose
 from fastauth.server.asgi import AsgiApp
 from fastauth.server.bootstrap import load_master_key, new_user
-from fastauth.server.counters import Counters
 from fastauth.server.settings import Settings, SettingsRefused, load_settings
 from fastauth.server.storage import open_storage
 from tests.server.asking import HOST, JSON, Answer, ask, body_of, lifespan
@@ -152,7 +151,7 @@ def test_readiness_follows_the_drain(settings: Settings) -> None:
     draining: list[bool] = []
 
     async def run() -> list[int]:
-        service = await compose(settings, Counters(None), lambda: bool(draining))
+        service = await compose(settings, Process.alone(lambda: bool(draining)))
 
         async def start() -> object:
             return service

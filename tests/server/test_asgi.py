@@ -521,3 +521,42 @@ def sent_to(app: AsgiApp, scope: Message) -> list[Message]:
 
 def test_a_websocket_is_closed() -> None:
     assert [message["type"] for message in sent_to(app_with(), {"type": "websocket"})] == ["websocket.close"]
+
+
+# ------------------------------------------------------------------ what the service hears of each request
+
+
+def test_every_request_is_counted_by_its_route_and_status() -> None:
+    async def refuse(_request: Request) -> Response:
+        raise Overloaded(1)
+
+    async def work() -> list[tuple[str, int]]:
+        service = StartedService(Route("/hello", hello), Route("/full", refuse, label="a label"))
+
+        async def start() -> StartedService:
+            return service
+
+        app = AsgiApp(start)
+        for path in ("/hello", "/full", "/nowhere"):
+            await ask(app, path)
+        await ask(app, "/hello", headers=())  # no Host
+        return service.counted
+
+    assert run(work()) == [("/hello", 200), ("a label", 503), ("other", 404), ("other", 400)]
+
+
+def test_one_that_is_about_to_end_asks_its_clients_to_close_their_connections() -> None:
+    async def work() -> list[Answer]:
+        service = StartedService(Route("/hello", hello))
+
+        async def start() -> StartedService:
+            return service
+
+        app = AsgiApp(start)
+        answers = [await ask(app, "/hello")]
+        service.is_leaving = True
+        return [*answers, await ask(app, "/hello"), await ask(app, "/nowhere")]
+
+    before, after, error = run(work())
+    assert b"connection" not in dict(before.headers)
+    assert dict(after.headers)[b"connection"] == dict(error.headers)[b"connection"] == b"close"

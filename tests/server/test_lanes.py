@@ -15,6 +15,8 @@ from fastauth.endpoints.http import Request, Response
 from fastauth.server.asgi import AsgiApp, Route
 from fastauth.server.counters import LANE_DECISIONS, Counters
 from fastauth.server.lanes import Lane
+from fastauth.server.metrics import Metrics
+from fastauth.server.workers import WorkerTable
 from tests.cases import each
 from tests.server.asking import DISCONNECT, Answer, Message, app_with, ask, body_of, run
 
@@ -309,7 +311,7 @@ def test_the_counters_are_told_of_every_request_what_became_of_it() -> None:
 
     run(work())
     assert [counters.read("lane renew", decision) for decision in LANE_DECISIONS] == [INSIDE, 3]
-    _, text = counters.render()
+    _, text = Metrics(counters, WorkerTable(None), lambda: 0).render()
     assert b'fastauth_lane_decisions_total{decision="admitted",lane="renew"} 6.0' in text
     assert b'fastauth_lane_decisions_total{decision="refused",lane="renew"} 3.0' in text
 

@@ -66,9 +66,11 @@ class HashScheduler(JobThreads[HashJob]):
         deadline_s: float,
         nice: int = 0,
         count: Callable[[str], None] = lambda outcome: None,
+        count_time: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         """In: ``shares`` of the lanes, one together; ``expected_s`` what a hash takes, until some have been measured;
-        ``deadline_s`` after which nobody waits any more; ``count`` is told each of ``OUTCOMES``.
+        ``deadline_s`` after which nobody waits any more; ``count`` is told each of ``OUTCOMES``,
+        ``count_time`` what a hash took its thread, in seconds.
         """
         super().__init__(threads, "hash")
         self._permits = permits
@@ -78,6 +80,7 @@ class HashScheduler(JobThreads[HashJob]):
         self._deadline_s = deadline_s
         self._nice = nice
         self._count = count
+        self._count_time = count_time
         self._waiting = FairQueue[HashJob](shares)
         self._running = 0
         self._lock = threading.Lock()  # among the threads; the event loop never waits for one of lower priority
@@ -116,14 +119,14 @@ class HashScheduler(JobThreads[HashJob]):
         return self._pace.per_s
 
     @property
-    def _each_thread_s(self) -> float:
-        """What a hash takes a thread."""
+    def each_thread_s(self) -> float:
+        """What a hash takes a thread at the moment."""
         return len(self._threads) / self._pace.per_s
 
     @property
     def steady_s(self) -> float:
         """How long a queue must be for no thread ever to run out of work between two looks."""
-        return _STEADY_JOBS * self._each_thread_s
+        return _STEADY_JOBS * self.each_thread_s
 
     # -- jobs
 
@@ -136,7 +139,7 @@ class HashScheduler(JobThreads[HashJob]):
         if self._is_closing:  # no thread would find it
             future.set_exception(Overloaded(1))
             return future
-        patience_s = max(self._deadline_s - self._each_thread_s, self._deadline_s / 2)
+        patience_s = max(self._deadline_s - self.each_thread_s, self._deadline_s / 2)
         job = HashJob(work, future, memory_kib, time.monotonic() + patience_s)
         future.add_done_callback(lambda future: self._withdraw(job) if future.cancelled() else None)
         job.place = self._waiting.push(lane, since, job)
@@ -167,7 +170,7 @@ class HashScheduler(JobThreads[HashJob]):
         self._timer = self._loop.call_later(_LOOK_S, self._drop_expired) if self._waiting else None
 
     def _too_late(self) -> Overloaded:
-        return Overloaded(max(1, math.ceil(self._each_thread_s)))
+        return Overloaded(max(1, math.ceil(self.each_thread_s)))
 
     # -- in the threads
 
@@ -222,6 +225,7 @@ class HashScheduler(JobThreads[HashJob]):
         is_alone = job.future.cancelled()
         if job.has_run:
             self._count(FOR_NOBODY if is_alone else HASHED)
+            self._count_time(job.seconds)
         else:
             self._count(LEFT if is_alone else EXPIRED)
 

@@ -23,6 +23,7 @@ _COMMANDS = {
     "check-config": "fastauth.cli.config:check_config",
     "migrate": "fastauth.cli.config:migrate",
     "doctor": "fastauth.cli.config:doctor",
+    "top": "fastauth.cli.top:top",
 }
 
 

@@ -21,11 +21,12 @@ def serve(config: Path | None, data_dir: str | None, host: str | None, port: int
     """Serve logins and verifications until told to stop (SIGTERM, Ctrl-C)."""
     settings = settings_from(config, data_dir, host=host, port=port, workers=workers)
     from fastauth.server import lifecycle
+    from fastauth.server.instance import InstanceLock
     from fastauth.server.storage import prepare_data_dir
 
     lifecycle.free_address(settings.host, settings.port)
     prepare_data_dir(settings)
-    lock = lifecycle.InstanceLock(settings)  # before anything is changed: another server may be running on it
+    lock = InstanceLock(settings)  # before anything is changed: another server may be running on it
     try:
         if password := asyncio.run(_prepare(settings)):
             _print_first_login(settings, password)

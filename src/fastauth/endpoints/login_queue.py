@@ -125,6 +125,11 @@ class LoginQueue:
         # Places are told on a clock that never jumps; in whole seconds, so that all workers of a machine say the same.
         self._epoch_us = round(clock() - monotonic()) * 1_000_000
 
+    def retry_after_s(self) -> int:
+        """What a newcomer would be told who were sent away now."""
+        wait_s = self._wait_s(EVERYBODY_ELSE, self._now_us())
+        return self.line.estimate_s(self._clock(), wait_s, self._scheduler.each_s(EVERYBODY_ELSE))
+
     def refuse_unread(self, request: Request) -> Overloaded | None:
         """A refusal at the price of the exchange alone, when it is all but certain and there is no time for a better.
 

@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from importlib.metadata import version
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from fastauth.backends.caching import CachedClients, CachedUsers
 from fastauth.backends.passwords import PasswordHasher
@@ -50,15 +50,18 @@ from fastauth.jose.issuer import Issuer
 from fastauth.jose.keyring import KeyRing
 from fastauth.server.asgi import AsgiApp, Route, Router
 from fastauth.server.bootstrap import load_master_key, open_signing_keys
-from fastauth.server.counters import Counters
+from fastauth.server.counters import LOOP_DELAY, Counters
 from fastauth.server.dependencies import Dependencies
 from fastauth.server.housekeeping import Housekeeping
 from fastauth.server.lanes import LoopDelay, hash_scheduler, login_queue, renewals
 from fastauth.server.limiting import Limiting
+from fastauth.server.metrics import Metrics
 from fastauth.server.revocation_feed import RevocationFeed
 from fastauth.server.settings import Settings, load_settings
 from fastauth.server.storage import Storage, open_storage
 from fastauth.server.telemetry import get_log
+from fastauth.server.vitals import Vitals
+from fastauth.server.workers import Heartbeat, WorkerState, WorkerTable
 from fastauth.verifier import Verifier
 from fastauth.verifier.revocations import Revocations
 
@@ -80,19 +83,28 @@ class Service:
     def __init__(
         self,
         router: Router,
+        count: Callable[[str, int, float], None],
         pools: Sequence[Closing],
         limiting: Limiting,
         storage: Storage,
         dependencies: Dependencies,
         following: Sequence[Coroutine[Any, Any, None]],
     ) -> None:
-        """In: ``following`` runs for as long as the service does."""
+        """In: ``count`` is told of every request: its route's label, the status of its answer, how long it took in
+        seconds; ``following`` runs for as long as the service does.
+        """
         self.router = router
+        self.count = count
+        self.is_leaving = False
         self._pools = pools
         self._limiting = limiting
         self._storage = storage
         self._dependencies = dependencies
         self._following = [asyncio.get_running_loop().create_task(work) for work in following]
+
+    def tell_of_itself(self, heart: Heartbeat) -> None:
+        """For as long as it lives."""
+        self._heart = heart
 
     async def close(self) -> None:
         """Finish jobs and writes, return leased tokens, then close the database."""
@@ -106,6 +118,7 @@ class Service:
             pool.close()
         await self._limiting.close()
         await self._storage.close()
+        self._heart.close()
 
 
 def create_app(settings: Settings | None = None) -> AsgiApp:
@@ -115,11 +128,28 @@ def create_app(settings: Settings | None = None) -> AsgiApp:
     fails the lifespan or, without one, the first request.
     """
     chosen = settings or load_settings(None, os.environ, {})
-    return AsgiApp(lambda: compose(chosen, Counters(None), is_draining=lambda: False), chosen.lanes.handler_timeout_s)
+    return AsgiApp(lambda: compose(chosen, Process.alone()), chosen.lanes.handler_timeout_s)
 
 
-async def compose(settings: Settings, counters: Counters, is_draining: Callable[[], bool]) -> Service:
+class Process(NamedTuple):
+    """What a process of the server shares with the others: counters, the table in which it tells of itself in its row,
+    and the word to stop.
+    """
+
+    counters: Counters
+    table: WorkerTable
+    row: int
+    is_draining: Callable[[], bool]
+
+    @classmethod
+    def alone(cls, is_draining: Callable[[], bool] = lambda: False) -> "Process":
+        """One that shares nothing."""
+        return cls(Counters(None), WorkerTable(None), 0, is_draining)
+
+
+async def compose(settings: Settings, process: Process) -> Service:
     """Wire one process. Raises what ``bootstrap`` raises, and TableRefused."""
+    counters = process.counters
     dependencies = Dependencies(settings, counters)
     postgres = dependencies.of_database() if settings.sqlite_path is None else None
     try:
@@ -133,7 +163,7 @@ async def compose(settings: Settings, counters: Counters, is_draining: Callable[
         await limiting.open()
         if settings.redis_url:
             dependencies.has_redis = lambda: not limiting.missing()
-        return await _compose_on(storage, limiting, dependencies, settings, counters, is_draining)
+        return await _compose_on(storage, limiting, dependencies, settings, process)
     except BaseException:
         if limiting is not None:
             await limiting.close()
@@ -147,12 +177,13 @@ async def _compose_on(
     limiting: Limiting,
     dependencies: Dependencies,
     settings: Settings,
-    counters: Counters,
-    is_draining: Callable[[], bool],
+    process: Process,
 ) -> Service:
+    counters = process.counters
     signing_keys = open_signing_keys(settings, storage)
     ring = await signing_keys.load()
     await signing_keys.start_serving()
+    await asyncio.to_thread(ring.active.sign, b"")  # the first signature of a key is a slow one
     master_key = load_master_key(settings, may_create=False)
 
     users, clients = CachedUsers(storage.users), CachedClients(storage.clients)
@@ -182,7 +213,7 @@ async def _compose_on(
     rules = _session_rules(settings)
     starter = SessionStarter(storage.sessions, rules, settings.tokens.user_scope, random_bytes)
     limits, hasher = limiting.for_login(master_key), PasswordHasher(settings.passwords)
-    delay = LoopDelay()
+    delay = LoopDelay(counters.of_time(LOOP_DELAY))
     queue = login_queue(settings, counters, hashing, limiting, master_key, delay)
     external = _external_logins(settings, dependencies, users, signatures)
     login = LoginEndpoint(users, hasher, queue, starter, issuer, clock, log, limits, external)
@@ -208,7 +239,6 @@ async def _compose_on(
     ending = LogoutEndpoint(verifier, storage.sessions, feed.catch_up, clock)
     about = CachedDocument(metadata.server_metadata(settings.issuer_url, [grant.name for grant in grants]))
     readers = Operators(settings.metrics_readers)
-    counters.staleness_s = feed.staleness_s
 
     def is_stale() -> bool:
         return settings.max_stale_s is not None and feed.staleness_s() > settings.max_stale_s
@@ -217,7 +247,13 @@ async def _compose_on(
         stale = ["database"] if feed.staleness_s() > _DATABASE_MISSED_S else []
         return list(dict.fromkeys([*limiting.missing(), *stale, *dependencies.missing()]))
 
-    ready, metrics = ReadyEndpoint(is_draining, is_stale, missing, readers), MetricsEndpoint(readers, counters.render)
+    ready = ReadyEndpoint(process.is_draining, is_stale, missing, readers)
+    metrics = MetricsEndpoint(readers, Metrics(counters, process.table, lambda: limiting.evictions).render)
+    vitals = Vitals(delay, hashing, queue, verifier, feed, dependencies, counters)
+
+    def look(state: WorkerState) -> None:
+        vitals.look(state)
+        service.is_leaving = bool(state.is_leaving) or process.is_draining()
 
     renew = renewals(settings, counters)
     routes = [
@@ -228,7 +264,10 @@ async def _compose_on(
         Route("/revoke", renew(revocation), ("POST",), revoke.OPERATION, is_oauth=True),
         Route("/logout", renew(ending), ("POST",), logout.OPERATION),
         Route("/.well-known/jwks.json", published_keys, ("GET",), jwks.OPERATION),
-        *(Route(path, about, ("GET",), metadata.OPERATION) for path in metadata.metadata_paths(settings.issuer_url)),
+        *(
+            Route(path, about, ("GET",), metadata.OPERATION, label="metadata")
+            for path in metadata.metadata_paths(settings.issuer_url)
+        ),
         Route("/livez", livez, ("GET",), health.ALIVE),
         Route("/readyz", ready, ("GET",), health.READY),
         Route("/metrics", metrics, ("GET",), operators.METRICS),
@@ -236,14 +275,17 @@ async def _compose_on(
     document = openapi.OpenApiEndpoint(routes, version("fastauth"), settings.issuer_url)
     routes.append(Route("/openapi.json", document, ("GET",), openapi.OPERATION))
     housekeeping = Housekeeping(storage.sessions, storage.bus, storage.leases, settings.tokens.refresh_grace_s)
-    return Service(
+    service = Service(
         Router(routes),
+        counters.of_requests(),
         (delay, hashing, signatures),
         limiting,
         storage,
         dependencies,
         (signing_keys.follow(use_ring), feed.follow(), housekeeping.run()),
     )
+    service.tell_of_itself(Heartbeat(process.table, process.row, look))
+    return service
 
 
 def _external_logins(

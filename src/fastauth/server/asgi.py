@@ -29,6 +29,9 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 REFUSAL_LOG_S: Final = 1.0
+NO_ROUTE: Final = "other"
+# A process that is about to end asks its clients to: a request that meets the end of an idle connection is lost.
+_CLOSE: Final = ((b"connection", b"close"),)
 # A second one of these is an attack or a defect; two parties would each believe another (RFC 9110 section 5.3).
 UNIQUE_HEADERS: Final = (
     b"host",
@@ -50,10 +53,10 @@ class Route:
     """One path. A handler that has nothing to wait for answers at once, without a coroutine.
 
     ``methods`` empty means any; ``is_subtree`` takes the paths below as well; the errors of one that ``is_oauth`` are
-    written as RFC 6749 has them; ``operation`` is for ``/openapi.json``.
+    written as RFC 6749 has them; ``operation`` is for ``/openapi.json``; requests are counted by the ``label``.
     """
 
-    __slots__ = ("handle", "is_oauth", "is_subtree", "methods", "operation", "path")
+    __slots__ = ("handle", "is_oauth", "is_subtree", "label", "methods", "operation", "path")
 
     def __init__(
         self,
@@ -64,8 +67,10 @@ class Route:
         *,
         is_subtree: bool = False,
         is_oauth: bool = False,
+        label: str | None = None,
     ) -> None:
         self.path = path
+        self.label = label or path
         self.handle: Callable[[Request], Any] = handle
         self.methods = (*methods, "HEAD") if "GET" in methods else methods
         self.operation = operation
@@ -98,9 +103,14 @@ class Router:
 
 
 class Service(Protocol):
-    """What the shell serves: a router, and an end."""
+    """What the shell serves: a router, an end, and who is told of every request."""
 
     router: Router
+
+    is_leaving: bool
+
+    @property
+    def count(self) -> Callable[[str, int, float], None]: ...
 
     async def close(self) -> None: ...
 
@@ -254,7 +264,9 @@ class AsgiApp:
             await send({"type": "websocket.close", "code": 1000})
 
     async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.perf_counter()
         path: str = scope["path"]
+        label = NO_ROUTE
         if root := scope.get("root_path"):  # mounted below another application
             path = path.removeprefix(root)
         request: Request | None = None
@@ -262,6 +274,7 @@ class AsgiApp:
             service = self._service or await self._started_late()
             request = AsgiRequest(scope, path, receive, self._bodies)
             route = service.router.find(path, request.method)
+            label = route.label
             # One spelling of a path: a proxy that limits /auth does not see it in /%61uth.
             raw_path = scope.get("raw_path")
             if raw_path and not route.is_subtree and not raw_path.endswith(path.encode()):
@@ -277,8 +290,13 @@ class AsgiApp:
         headers = response.headers
         if request is not None and request.answer_fields:
             headers += request.answer_fields
+        running = self._service
+        if running is not None and running.is_leaving:
+            headers += _CLOSE
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else response.body})
+        if running is not None:
+            running.count(label, response.status, time.perf_counter() - began)
 
     def _is_oauth(self, path: str) -> bool:
         return self._service is not None and self._service.router.is_oauth(path)

@@ -1,19 +1,15 @@
-"""What all workers of a server count together, and how ``/metrics`` shows it.
+"""What all workers of a server count together: one atomic addition a count, in memory that they share.
 
-A count costs one atomic addition in memory that the workers share; the Prometheus client only renders it.
+``metrics.py`` shows it.
 """
 
 import mmap
 import os
-from collections.abc import Callable, Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Final
-
-from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
-from prometheus_client.registry import Collector
 
 from fastauth import core
 from fastauth.backends.hash_scheduler import OUTCOMES as HASH_OUTCOMES
@@ -39,11 +35,51 @@ STATES: Final[tuple[State, ...]] = ("closed", "half_open", "open")
 
 LANE_DECISIONS: Final = ("admitted", "refused")
 
+ROUTES: Final = (
+    "/auth",
+    "/verify",
+    "/token",
+    "/introspect",
+    "/revoke",
+    "/logout",
+    "/.well-known/jwks.json",
+    "metadata",
+    "/livez",
+    "/readyz",
+    "/metrics",
+    "/openapi.json",
+    "other",
+)
+"""What requests are counted by; whatever has no route of its own is ``other``, so that nobody can make up labels."""
+STATUSES: Final = ("2xx", "3xx", "4xx", "429", "5xx", "503")
+BOUNDS_S: Final = (
+    0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+)  # fmt: skip
+"""Of the buckets of every histogram; one more holds what took longer."""
+HASH: Final = "hash"
+LOOP_DELAY: Final = "loop"
+CHECKED: Final = "checked"
+RECYCLED: Final = ("died", "wedged", "too_large")
+
+_SUM: Final = "sum_us"
+
+
+def _histogram(name: str) -> Iterator[tuple[str, str]]:
+    yield from ((f"seconds {name}", str(bound)) for bound in (*BOUNDS_S, "+Inf"))
+    yield f"seconds {name}", _SUM
+
+
 # The place of each counter.
 _PLACES: Final = {
     place: index
     for index, place in enumerate(
         [
+            *(place for route in ROUTES for place in _histogram(route)),
+            *_histogram(HASH),
+            *_histogram(LOOP_DELAY),
+            *((f"requests {route}", status) for route in ROUTES for status in STATUSES),
+            *(("tokens", outcome) for outcome in (CHECKED,)),
+            *(("workers", why) for why in RECYCLED),
             *((limit, outcome) for limit in LIMITS for outcome in OUTCOMES),
             ("redis", REDIS_LOST),
             ("redis", REDIS_BACK),
@@ -54,10 +90,15 @@ _PLACES: Final = {
         ]
     )
 }
-_SIZE: Final = mmap.PAGESIZE
+_SIZE: Final = -(-8 * len(_PLACES) // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
-class Counters(Collector):
+def counters_path(data_path: Path) -> Path:
+    """The file that the workers of a server in this data directory count in."""
+    return data_path / "fastauth.counters"
+
+
+class Counters:
     """The counters of one server."""
 
     def __init__(self, path: Path | None) -> None:
@@ -69,14 +110,6 @@ class Counters(Collector):
         os.posix_fallocate(descriptor, 0, _SIZE)
         self._memory = mmap.mmap(descriptor, _SIZE)
         self._cells = core.SharedCounters(self._memory, descriptor)
-        self.evictions: Callable[[], int] = lambda: 0  # the bucket table counts them
-        self.staleness_s: Callable[[], float] = lambda: 0.0
-        # By lane of the worker that answers: how many wait, and how long one more would.
-        self.login_queue: Callable[[], dict[str, tuple[int, float]]] = dict
-        self.sent_away: Callable[[], int] = lambda: 0
-        self.breakers: Callable[[], dict[str, State]] = dict  # of the worker that answers
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(self)
 
     def clear(self) -> None:
         """Begin anew; only before there are workers."""
@@ -118,72 +151,56 @@ class Counters(Collector):
         """One counter, all workers together."""
         return self._cells.read(_PLACES[family, outcome])
 
-    def collect(self) -> Iterable[Metric]:
-        """For the registry."""
-        yield self._counted(
-            "fastauth_limit_decisions", "Decisions of rate limits, all workers.", ("limit", "decision"), LIMITS
-        )
-        yield self._counted(
-            "fastauth_redis_changes", "How often workers lost Redis and had it back.", (None, "change"), ("redis",)
-        )
-        yield self._counted(
-            "fastauth_breaker_changes",
-            "How often circuits of workers came into a state.",
-            ("dependency", "state"),
-            [f"breaker {dependency}" for dependency in DEPENDENCIES],
-        )
-        yield self._counted(
-            "fastauth_lane_decisions",
-            "Who was let into which lane, all workers.",
-            ("lane", "decision"),
-            [f"lane {lane}" for lane in (*LOGIN_LANES, "renew")],
-        )
-        yield self._counted(
-            "fastauth_hash_jobs", "What became of password checks, all workers.", (None, "outcome"), ("hashes",)
-        )
-        yield CounterMetricFamily(
-            "fastauth_bucket_evictions", "Buckets that were not full and had to make room.", value=self.evictions()
-        )
-        yield from self._of_this_worker()
+    def of_requests(self) -> Callable[[str, int, float], None]:
+        """Counts a request: its route, the status of its answer, how long it took in seconds."""
+        add = self._cells.add
+        at = {
+            route: (_PLACES[f"seconds {route}", str(BOUNDS_S[0])], _PLACES[f"requests {route}", STATUSES[0]])
+            for route in ROUTES
+        }
+        columns = [_status_column(status) for status in range(600)]
 
-    def _counted(self, name: str, text: str, labels: tuple[str | None, str], families: Sequence[str]) -> Metric:
-        """In: the labels of the family, None for none, and of the outcome."""
-        metric = CounterMetricFamily(name, text, labels=[label for label in labels if label is not None])
-        for (family, outcome), place in _PLACES.items():
-            if family in families:
-                values = [outcome] if labels[0] is None else [family.rpartition(" ")[2], outcome]
-                metric.add_metric(values, self._cells.read(place))
-        return metric
+        def count(route: str, status: int, seconds: float) -> None:
+            first, statuses = at[route]
+            add(first + bisect_left(BOUNDS_S, seconds))
+            add(first + _SUM_AT, int(seconds * 1e6))
+            add(statuses + columns[status])
 
-    def _of_this_worker(self) -> Iterable[Metric]:
-        states = GaugeMetricFamily(
-            "fastauth_breaker_state",
-            "The circuits of the worker that answers: 0 closed, 1 half open, 2 open.",
-            labels=["dependency"],
-        )
-        for dependency, state in self.breakers().items():
-            states.add_metric([dependency], STATES.index(state))
-        yield states
-        yield GaugeMetricFamily(
-            "fastauth_revocation_staleness_seconds",
-            "For how long the worker that answers has not heard of revocations.",
-            value=self.staleness_s(),
-        )
-        waiting = GaugeMetricFamily(
-            "fastauth_queue_length", "Logins that wait in the worker that answers.", labels=["lane"]
-        )
-        wait = GaugeMetricFamily("fastauth_queue_wait_seconds", "How long one more would wait there.", labels=["lane"])
-        for lane, (length, wait_s) in self.login_queue().items():
-            waiting.add_metric([lane], length)
-            wait.add_metric([lane], wait_s)
-        yield waiting
-        yield wait
-        yield GaugeMetricFamily(
-            "fastauth_tickets_outstanding",
-            "Places in line that the worker that answers has given and that may be claimed.",
-            value=self.sent_away(),
-        )
+        return count
 
-    def render(self) -> tuple[str, bytes]:
-        """The content type and the text of ``/metrics``."""
-        return CONTENT_TYPE_PLAIN_0_0_4, generate_latest(self._registry)
+    def of_time(self, name: str) -> Callable[[float], None]:
+        """Counts how long something took, in seconds: ``HASH`` or ``LOOP_DELAY``."""
+        first, add = _PLACES[f"seconds {name}", str(BOUNDS_S[0])], self._cells.add
+
+        def count(seconds: float) -> None:
+            add(first + bisect_left(BOUNDS_S, seconds))
+            add(first + _SUM_AT, int(seconds * 1e6))
+
+        return count
+
+    def count_checked(self, tokens: int) -> None:
+        """So many tokens were looked at whole: the cache of good ones did not hold them."""
+        self._cells.add(_PLACES["tokens", CHECKED], tokens)
+
+    def count_worker(self, why: str) -> None:
+        """A worker had to be replaced, for one of ``RECYCLED``."""
+        self._cells.add(_PLACES["workers", why])
+
+    def histogram(self, name: str) -> tuple[list[int], float]:
+        """How many took up to each of ``BOUNDS_S``, and how many longer; how long all of them together, in seconds."""
+        first = _PLACES[f"seconds {name}", str(BOUNDS_S[0])]
+        cells = [self._cells.read(first + offset) for offset in range(_SUM_AT + 1)]
+        return cells[:_SUM_AT], cells[_SUM_AT] / 1e6
+
+    def family(self, name: str) -> dict[str, int]:
+        """All counters of one family, by outcome."""
+        return {outcome: self._cells.read(place) for (family, outcome), place in _PLACES.items() if family == name}
+
+
+_SUM_AT: Final = len(BOUNDS_S) + 1
+
+
+def _status_column(status: int) -> int:
+    """A place among ``STATUSES``: two refusals that mean something else than a mistake have their own."""
+    name = str(status) if str(status) in STATUSES else f"{max(2, status // 100)}xx"
+    return STATUSES.index(name)

@@ -33,7 +33,6 @@ class Dependencies:
         self._breakers: dict[str, CircuitBreaker] = {}
         self.sources: dict[str, GuardedSource] = {}
         self.has_redis: Callable[[], bool] | None = None
-        counters.breakers = self.states
 
     def states(self) -> dict[str, State]:
         """Of every circuit, by dependency. Redis is tried again beside the requests: none finds it half open."""

@@ -21,7 +21,7 @@ from fastauth.domain.tickets import PURPOSE, Tickets
 from fastauth.endpoints.http import Request, Response
 from fastauth.endpoints.login_queue import SHARES, LoginQueue
 from fastauth.jose.wrapping import MasterKey
-from fastauth.server.counters import LOGIN_LANES, Counters
+from fastauth.server.counters import HASH, Counters
 from fastauth.server.limiting import Limiting
 from fastauth.server.settings import Settings
 
@@ -33,7 +33,7 @@ _BUSY_S: Final = 0.008
 _LATE_S: Final = 0.025
 _LONGEST_PAUSE_S: Final = 0.1
 
-_LAST: Final = 1 << 62  # behind everybody
+LAST: Final = 1 << 62  # behind everybody
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -43,9 +43,10 @@ class LoopDelay:
     tenth of a second. One pause, however long, is not usual.
     """
 
-    def __init__(self) -> None:
-        """To be made on the running loop."""
+    def __init__(self, count: Callable[[float], None] = lambda late_s: None) -> None:
+        """To be made on the running loop. In: ``count`` is told each measurement."""
         self._loop = asyncio.get_running_loop()
+        self._count = count
         self.usual_s = 0.0
         self._begin()
 
@@ -58,7 +59,9 @@ class LoopDelay:
         self._timer = self._loop.call_at(self._due_s, self._beat)
 
     def _beat(self) -> None:
-        late_s = min(self._loop.time() - self._due_s, _LONGEST_PAUSE_S)
+        late_s = max(0.0, self._loop.time() - self._due_s)
+        self._count(late_s)
+        late_s = min(late_s, _LONGEST_PAUSE_S)
         self.usual_s += _WEIGHT * (late_s - self.usual_s)
         self._begin()
 
@@ -146,6 +149,7 @@ def hash_scheduler(settings: Settings, counters: Counters) -> HashScheduler:
         deadline_s=lanes.login_deadline_s,
         nice=lanes.hash_nice,
         count=counters.of_hashes(),
+        count_time=counters.of_time(HASH),
     )
 
 
@@ -161,7 +165,7 @@ def login_queue(
     lanes = settings.lanes
     rules = LaneRules(burst_s=lanes.login_burst_s, target_s=lanes.login_target_s)
     has_tickets = limiting.at_most_each_second("tickets", lanes.tickets_per_s)
-    queue = LoginQueue(
+    return LoginQueue(
         scheduler,
         rules,
         Tickets(master_key.derive(PURPOSE)),
@@ -173,8 +177,3 @@ def login_queue(
         limiting.addresses,
         counters.of_login_lanes(),
     )
-    counters.login_queue = lambda: {
-        name: (scheduler.length(lane), scheduler.wait_s(lane, _LAST)) for lane, name in enumerate(LOGIN_LANES)
-    }
-    counters.sent_away = lambda: queue.line.expected
-    return queue

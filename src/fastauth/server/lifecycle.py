@@ -4,11 +4,7 @@ granian forks its workers (on Python 3.14 it spawns them); the parent never serv
 ``docs/decisions/0003-granian.md`` for each option and override.
 """
 
-import asyncio
 import contextlib
-import fcntl
-import gc
-import mmap
 import os
 import select
 import signal
@@ -27,15 +23,17 @@ from granian.log import LogLevels
 from granian.server.mp import MPServer
 
 from fastauth.limits import LocalBuckets
-from fastauth.server.app import compose
-from fastauth.server.asgi import AsgiApp
-from fastauth.server.counters import Counters
+from fastauth.server.counters import Counters, counters_path
+from fastauth.server.instance import DrainFlag, drain_path
 from fastauth.server.lanes import permits_path
 from fastauth.server.limiting import table_path
 from fastauth.server.listening import run_worker
 from fastauth.server.settings import Settings
 from fastauth.server.storage import StartRefused
 from fastauth.server.telemetry import GRANIAN_LOGS, get_log
+from fastauth.server.watchdog import Watchdog
+from fastauth.server.worker import STACKS_SIGNAL, STOP_SIGNALS, build_worker_app
+from fastauth.server.workers import WorkerTable, workers_path
 
 HEADER_BUFFER_BYTES: Final = 16_384
 # It also closes idle keep-alive connections, so it is longer than the idle timeout of common proxies' pools (FACTS).
@@ -43,77 +41,13 @@ HEADER_TIMEOUT_MS: Final = 30_000
 BACKLOG: Final = 4_096
 START_TIMEOUT_S: Final = 60.0
 _RESERVED_DESCRIPTORS: Final = 256
-_ORPHAN_CHECK_S: Final = 1.0
-_STARVATION_CHECK_S: Final = 1.0
-_MOST_STARVED_CHECKS: Final = 3
 _STEADY_AFTER_S: Final = 10.0
-_TURNS_OF_A_START: Final = 100
 _FIRST_RETRY_S: Final = 0.1
 _LONGEST_RETRY_S: Final = 5.0
 _MOST_FAILED_STARTS: Final = 3
-_STOP_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
-
-
-class DrainFlag:
-    """One byte that the parent sets and every worker reads: the server has been told to stop."""
-
-    def __init__(self, path: Path) -> None:
-        """In: the file that carries the byte; the holder of the directory's lock makes it."""
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            os.ftruncate(descriptor, 1)
-            self._byte = mmap.mmap(descriptor, 1)
-        finally:
-            os.close(descriptor)
-
-    def clear(self) -> None:
-        """Forget the stop of an earlier server."""
-        self._byte[0] = 0
-
-    def set(self) -> None:
-        """From now on every worker answers ``/readyz`` with 503."""
-        self._byte[0] = 1
-
-    def is_set(self) -> bool:
-        """Whether the server has been told to stop."""
-        return self._byte[0] != 0
-
-
-class InstanceLock:
-    """One server a data directory, and one a SQLite file: the kernel drops the locks with the last holder."""
-
-    def __init__(self, settings: Settings) -> None:
-        """Raises StartRefused when another server holds one of them."""
-        database = settings.sqlite_path
-        self._descriptors: list[int] = []
-        self._pid_file = settings.data_path / "fastauth.pid"
-        self._lock(settings.data_path / "fastauth.lock", f"runs in {settings.data_path}")
-        if database is not None and database.parent != settings.data_path:
-            self._lock(database.with_name(database.name + ".lock"), f"serves {database}")
-        self._pid_file.write_text(f"{os.getpid()}\n")
-
-    def _lock(self, path: Path, what: str) -> None:
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            self._let_go()
-            raise StartRefused(f"{path}: {error.strerror}") from None
-        self._descriptors.append(descriptor)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._let_go()
-            raise StartRefused(f"another fastauth {what}; stop it, or name another directory with --data-dir") from None
-
-    def _let_go(self) -> None:
-        for descriptor in self._descriptors:
-            os.close(descriptor)
-        self._descriptors.clear()
-
-    def release(self) -> None:
-        """Remove the pid file and let go."""
-        self._pid_file.unlink(missing_ok=True)
-        self._let_go()
+_WATCH_S: Final = 1.0
+_GOODBYE_S: Final = 2.0  # in which a worker that leaves asks its clients to close their connections
+_STACKS_S: Final = 0.5  # in which a wedged worker has written them
 
 
 class Wakeup:
@@ -155,10 +89,30 @@ class Backoff:
         return delay_s
 
 
-class Server(MPServer):
-    """granian with a drain before the stop, and with respawns that never give up a server that has worked."""
+class _Leaving:
+    """A worker that goes when its successor works."""
 
-    def __init__(self, settings: Settings, address: str, drain: DrainFlag, say: Callable[[str], None]) -> None:
+    def __init__(self, worker: Any, row: int) -> None:
+        self.worker = worker
+        self.row = row
+        self.stops_s: float | None = None  # once its successor works
+        self.ends_s: float | None = None  # once it has been told to stop
+
+
+class Server(MPServer):
+    """granian with a drain before the stop, with respawns that never give up a server that has worked, and with
+    replacements for workers that hang or have grown too large.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        address: str,
+        drain: DrainFlag,
+        table: WorkerTable,
+        counters: Counters,
+        say: Callable[[str], None],
+    ) -> None:
         """Raises StartRefused for a certificate or a key that cannot be used."""
         try:
             self._configure(settings, address)
@@ -170,6 +124,13 @@ class Server(MPServer):
         self._drain_s = settings.drain_s
         self._backoffs = [Backoff() for _ in range(settings.workers)]
         self._failed_starts = 0
+        self._grace_s = settings.grace_s
+        self._table = table
+        self._counters = counters
+        self._rows = [0] * settings.workers
+        self._watchdog = Watchdog(settings.silent_s, settings.worker_memory_kib, START_TIMEOUT_S)
+        self._watch_at = 0.0
+        self._leaving: list[_Leaving] = []
         self._stop_at: float | None = None
         self.main_loop_interrupt: Any = Wakeup()
         self.announcer = threading.Thread(target=_announce, args=(self, settings, say), daemon=True)
@@ -221,6 +182,12 @@ class Server(MPServer):
         self._stop_at = time.monotonic()
         self.main_loop_interrupt.set()
 
+    def _spawn_worker(self, idx: int, target: Any, callback_loader: Any) -> Any:  # type: ignore[override]
+        each = self._table.rows // self.workers
+        row = self._rows[idx] = idx * each + (self._rows[idx] + 1) % each
+        self._table.clear(row)
+        return super()._spawn_worker(idx, target, partial(callback_loader, row))
+
     def _spawn_workers(self, spawn_target: Any, target_loader: Any) -> None:
         with _signals_held():
             super()._spawn_workers(spawn_target, target_loader)  # type: ignore[no-untyped-call]  # granian has no types
@@ -244,11 +211,73 @@ class Server(MPServer):
                 del due[index]
                 with _signals_held():
                     self._respawn_workers([index], spawn_target, target_loader)
+            if self._watch_at <= time.monotonic():
+                self._watch(due, spawn_target, target_loader)
         self.interrupt_signal = True
 
-    def _until_next(self, due: dict[int, float]) -> float | None:
-        times = [*due.values(), *([] if self._stop_at is None else [self._stop_at])]
-        return max(0.0, min(times) - time.monotonic()) if times else None
+    def _watch(self, due: dict[int, float], spawn_target: Any, target_loader: Any) -> None:
+        """Replace those who live and should not."""
+        now = time.monotonic()
+        self._watch_at = now + _WATCH_S
+        self._watchdog.begin(now, _WATCH_S)
+        for index, worker in enumerate(self.wrks):
+            pid = worker.inner.pid
+            if index in due or not worker.inner.is_alive():
+                continue
+            verdict = self._watchdog.judge(pid, worker.birth, self._table.read(self._rows[index]), now)
+            if verdict == "wedged":
+                get_log().error(
+                    "worker_wedged", worker=index + 1, pid=pid, hint="its stacks follow, then it is replaced"
+                )
+                self._counters.count_worker("wedged")
+                _send(pid, STACKS_SIGNAL)
+                self._watch_at = now + _STACKS_S
+            elif verdict == "hopeless":
+                _send(pid, signal.SIGKILL)
+                self._watchdog.forget(pid)
+            elif verdict == "large" and not self._leaving:
+                self._replace(index, spawn_target, target_loader)
+        self._see_off(now)
+
+    def _replace(self, index: int, spawn_target: Any, target_loader: Any) -> None:
+        """Another worker in its place, which it leaves once that one works."""
+        old = self.wrks[index]
+        self._counters.count_worker("too_large")
+        get_log().warning("worker_too_large", worker=index + 1, pid=old.inner.pid, hint="another one takes its place")
+        old.interrupt_by_parent = True  # nobody need replace it any more, however it ends
+        self._leaving.append(_Leaving(old, self._rows[index]))
+        with _signals_held():
+            worker = self.wrks[index] = self._spawn_worker(index, spawn_target, target_loader)
+            worker.start()
+
+    def _see_off(self, now: float) -> None:
+        for leaving in list(self._leaving):
+            worker = leaving.worker
+            if not worker.inner.is_alive():
+                self._leaving.remove(leaving)
+            elif leaving.ends_s is not None:
+                if now > leaving.ends_s:
+                    worker.kill()
+            elif leaving.stops_s is not None:
+                self._table.tell_to_leave(leaving.row)
+                if now > leaving.stops_s:
+                    leaving.ends_s = now + self._grace_s
+                    worker.terminate()
+            elif self._table.read(self._rows[worker.idx]).pid == self.wrks[worker.idx].inner.pid:
+                leaving.stops_s = now + _GOODBYE_S
+                self._table.tell_to_leave(leaving.row)
+
+    def _stop_workers(self) -> None:
+        for leaving in self._leaving:
+            leaving.worker.terminate()
+        super()._stop_workers()  # type: ignore[no-untyped-call]  # granian has no types
+        for leaving in self._leaving:
+            leaving.worker.kill()
+            leaving.worker.join()
+
+    def _until_next(self, due: dict[int, float]) -> float:
+        times = [self._watch_at, *due.values(), *([] if self._stop_at is None else [self._stop_at])]
+        return max(0.0, min(times) - time.monotonic())
 
     def _take_dead(self) -> list[int]:
         count = len(self.interrupt_children)
@@ -257,7 +286,9 @@ class Server(MPServer):
 
     def _backoff(self, index: int) -> float:
         lived_s = time.monotonic() - self.wrks[index].birth
+        self._watchdog.forget(self.wrks[index].inner.pid)
         delay_s = self._backoffs[index].delay_s(lived_s)
+        self._counters.count_worker("died")
         get_log().error("worker_died", worker=index + 1, lived_s=round(lived_s, 3), respawn_in_s=delay_s)
         if not self.is_ready:
             self._failed_starts += 1
@@ -273,7 +304,7 @@ def _signals_held() -> Iterator[None]:
     Until the worker has handlers of its own it would run the parent's, and a SIGTERM would be lost on it; it lets them
     through in ``build_worker_app``.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
     finally:
@@ -285,78 +316,28 @@ def serve(settings: Settings, say: Callable[[str], None]) -> None:
 
     Raises StartRefused when the address is taken or no worker comes up, TableRefused.
     """
-    flag_path = settings.data_path / "fastauth.drain"
+    flag_path, counts_path = drain_path(settings), counters_path(settings.data_path)
     drain = DrainFlag(flag_path)
     drain.clear()
     table = LocalBuckets(settings.limits.max_buckets, table_path(settings))  # before the workers: it fails once
-    counters_path = settings.data_path / "fastauth.counters"
-    Counters(counters_path).clear()
+    counters = Counters(counts_path)
+    counters.clear()
     permits_path(settings).unlink(missing_ok=True)
-    server = Server(settings, free_address(settings.host, settings.port), drain, say)
-    load = partial(build_worker_app, settings, flag_path, counters_path, os.getpid())
+    workers_path(settings.data_path).unlink(missing_ok=True)
+    workers = WorkerTable(workers_path(settings.data_path), settings.workers)
+    server = Server(settings, free_address(settings.host, settings.port), drain, workers, counters, say)
+    load = partial(build_worker_app, settings, os.getpid())
     server.serve(spawn_target=run_worker, target_loader=load, wrap_loader=False)
-    flag_path.unlink(missing_ok=True)
-    counters_path.unlink(missing_ok=True)
-    permits_path(settings).unlink(missing_ok=True)
+    for path in (flag_path, counts_path, permits_path(settings), workers_path(settings.data_path)):
+        path.unlink(missing_ok=True)
     table.trim()
     if server.has_given_up:
         raise StartRefused("no worker came up; the log above says why")
 
 
-def build_worker_app(settings: Settings, flag_path: Path, counters_path: Path, parent: int) -> AsgiApp:
-    """In a worker: the application, tied to its parent's drain flag and life."""
-    # A signal to the terminal's or the parent's group is the parent's affair: only it can stop without losing requests.
-    os.setpgid(0, 0)
-
-    async def start() -> Any:
-        loop = asyncio.get_running_loop()
-        loop.remove_signal_handler(signal.SIGINT)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        loop.call_later(_ORPHAN_CHECK_S, _end_if_orphaned, loop, parent)
-        loop.call_later(_STARVATION_CHECK_S, _end_if_starved, loop, 0)
-        service = await compose(settings, Counters(counters_path), DrainFlag(flag_path).is_set)
-        gc.freeze()  # what lives as long as the process is never looked through again
-        _let_signals_through(loop, _TURNS_OF_A_START)
-        return service
-
-    return AsgiApp(start, settings.lanes.handler_timeout_s)
-
-
-def _let_signals_through(loop: asyncio.AbstractEventLoop, turns: int) -> None:
-    """From the given turn of the loop on.
-
-    granian runs the loop once for the start and again to serve, and a signal that comes between the two is lost by
-    uvloop. The first run ends a few turns after the start is done, so that a later turn is one of the second.
-    """
-    if turns:
-        loop.call_soon(_let_signals_through, loop, turns - 1)
-    else:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
-
-
-def _end_if_orphaned(loop: asyncio.AbstractEventLoop, parent: int) -> None:
-    if os.getppid() != parent:  # the parent was killed; nobody would ever stop this worker
-        os.kill(os.getpid(), signal.SIGTERM)
-        return
-    loop.call_later(_ORPHAN_CHECK_S, _end_if_orphaned, loop, parent)
-
-
-def _end_if_starved(loop: asyncio.AbstractEventLoop, checks: int) -> None:
-    """End a worker that has had no descriptor to spare in this many checks and again, so that it is replaced.
-
-    Under TLS, connections that never finish their handshake are not counted by backpressure; once one cannot be
-    accepted, granian looks at no handshake any more, not even to end those that have timed out.
-    """
-    try:
-        os.close(os.eventfd(0))
-        checks = 0
-    except OSError:
-        checks += 1
-    if checks >= _MOST_STARVED_CHECKS:
-        get_log().error("out_of_descriptors", hint="raise the limit of open files, or end TLS in a proxy")
-        os._exit(1)  # SIGTERM would wait for connections that never end
-    loop.call_later(_STARVATION_CHECK_S, _end_if_starved, loop, checks)
+def _send(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def free_address(host: str, port: int) -> str:

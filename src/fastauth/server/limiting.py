@@ -59,7 +59,11 @@ class Limiting:
         # Takes a token wherever it is kept that all nodes see it.
         self.spend: Decide = self._local.take if self._shared is None else self._shared.decide
         self.addresses = ClientAddresses(settings.trusted_proxies, settings.proxy.header.encode(), self._warn)
-        counters.evictions = lambda: self._local.evictions
+
+    @property
+    def evictions(self) -> int:
+        """Buckets that were not full and had to make room, of all workers."""
+        return self._local.evictions
 
     async def open(self) -> None:
         """Connect to Redis, if there is one; without it the limits work all the same."""

@@ -108,7 +108,7 @@ class House:
 
 
 def _locked(path: Path) -> Iterator[int]:
-    """The locks that a server holds (``lifecycle.InstanceLock``): in its directory, and beside a file elsewhere."""
+    """The locks that a server holds (``instance.InstanceLock``): in its directory, and beside a file elsewhere."""
     for name in (path.parent / "fastauth.lock", path.with_name(path.name + ".lock")):
         descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

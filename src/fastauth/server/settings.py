@@ -107,6 +107,8 @@ class Settings(_Section, frozen=True, kw_only=True):
     redis_url: Text | None = None
     redis_prefix: Text = "fastauth"
     drain_s: Annotated[float, msgspec.Meta(ge=0, le=3_600)] = 3.0
+    silent_worker_s: Annotated[float, msgspec.Meta(ge=2, le=3_600)] | Literal["off"] = 10.0
+    worker_memory_mib: Annotated[int, msgspec.Meta(ge=128, le=1 << 20)] | Literal["off"] = 1_024
     grace_s: Annotated[float, msgspec.Meta(ge=1, le=3_600)] = 30.0
     allow_insecure: bool = False
     tls: TlsSettings = TlsSettings()
@@ -166,6 +168,16 @@ class Settings(_Section, frozen=True, kw_only=True):
         if self.database_url is None:
             return self.data_path / "fastauth.db"
         return None if is_postgres(self.database_url) else sqlite_file(self.database_url)
+
+    @property
+    def silent_s(self) -> float | None:
+        """For how long a worker may be silent before it is replaced; None for ever."""
+        return None if isinstance(self.silent_worker_s, str) else self.silent_worker_s
+
+    @property
+    def worker_memory_kib(self) -> int | None:
+        """How much private memory a worker may have before another takes its place; None for any."""
+        return None if isinstance(self.worker_memory_mib, str) else self.worker_memory_mib * 1_024
 
     @property
     def max_stale_s(self) -> float | None:

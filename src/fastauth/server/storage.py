@@ -145,6 +145,8 @@ async def connect_postgres(
         )
     database = PostgresDatabase(settings.database_url or "", options, breaker)
     await database.open(CONNECT_PATIENCE_S)
+    if not is_command:
+        await database.fill()
     return database
 
 

@@ -107,6 +107,8 @@ class Verifier:
         self._leeway_s = leeway_s
         self._clock = clock
         self._revocations = Revocations() if revocations is None else revocations
+        self.checked = 0
+        """How many tokens were looked at whole: the cache of good ones did not hold them."""
         self._seen = core.SeenTokens(cache_bytes, self._is_still_good)
         self._revocations.watch(self._look_again)
 
@@ -181,6 +183,7 @@ class Verifier:
         return self._accept_unseen(data, now_s) if accepted is None else accepted
 
     def _accept_unseen(self, token: bytes, now_s: int) -> Accepted:
+        self.checked += 1
         epoch = self._seen.epoch  # before anything is looked at: what changes meanwhile is asked about again
         key, typ, payload = self._jws.verify(token)
         claims = check_access_claims(typ, payload, self._issuer, self._audience, now_s, self._leeway_s)

@@ -90,6 +90,17 @@ class Database:
             self._pool.terminate()
             raise as_domain_error(error) from error
 
+    async def fill(self) -> None:
+        """Open every connection now rather than when everybody arrives; what cannot be opened now is opened later."""
+        assert self._pool is not None  # noqa: S101 - it has been opened
+        size, patience_s = self.settings.pool_size, self.settings.acquire_timeout_s
+        held = await asyncio.gather(
+            *(self._pool.acquire(timeout=patience_s) for _ in range(size)), return_exceptions=True
+        )
+        for connection in held:
+            if not isinstance(connection, BaseException):
+                await self._pool.release(connection)
+
     def connect_options(self) -> dict[str, Any]:
         """How to connect, for the pool and for who needs a connection of his own."""
         options: dict[str, Any] = {"statement_cache_size": self.settings.prepared_statements}
