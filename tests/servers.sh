@@ -4,7 +4,7 @@ set -eu
 missing=""
 for pair in nginx:nginx-light haproxy:haproxy openssl:openssl curl:curl \
     redis-server:redis-server redis-sentinel:redis-sentinel redis-cli:redis-tools \
-    psql:postgresql pgbouncer:pgbouncer slapd:slapd chromium:chromium slowhttptest:slowhttptest; do
+    psql:postgresql pgbouncer:pgbouncer slapd:slapd chromium:chromium slowhttptest:slowhttptest prometheus:prometheus; do
     PATH="$PATH:/usr/sbin" command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
 done
 [ -e /usr/include/ldap.h ] || missing="$missing libldap2-dev"
