@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -238,11 +238,12 @@ def copy_without_users(data_dir: Path) -> Path:
     return data_dir
 
 
-def import_lines(data_dir: Path, lines: list[dict[str, Any]]) -> None:
+def import_lines(data_dir: Path, lines: Sequence[Mapping[str, Any]], env: Mapping[str, str] = CHEAP) -> None:
     """``fastauth user import`` of these lines; every one must be good."""
+    data_dir.mkdir(mode=0o700, exist_ok=True)
     file = data_dir / "import.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    imported = fastauth("user", "import", str(file), data_dir=data_dir, env=CHEAP)
+    imported = fastauth("user", "import", str(file), data_dir=data_dir, env=dict(env))
     assert imported.returncode == 0, imported.stderr
 
 

@@ -1,0 +1,1 @@
+"""Everything that goes wrong in earnest, with every request counted: sent, answered, refused, lost."""
