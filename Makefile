@@ -7,7 +7,7 @@ SOURCES := pyproject.toml setup.py src/fastauth/_core.pyx
 # What the core does for others; tests/twins compares the two implementations in any case.
 ON_THE_CORE := tests/domain tests/jose tests/limits tests/verifier tests/endpoints/test_verify.py tests/endpoints/test_token.py
 
-.PHONY: run setup test test-full asan check bench bench-load clean
+.PHONY: run setup test test-full chaos soak pictures asan check bench bench-load clean
 
 run: setup  ## serve on http://127.0.0.1:8000 (PORT=8001 DATA_DIR=/x change that)
 	@exec $(BIN)/fastauth serve $${PORT:+--port "$$PORT"} $${DATA_DIR:+--data-dir "$$DATA_DIR"}
@@ -31,20 +31,28 @@ $(VENV)/.servers: $(VENV)/.dev tests/servers.sh
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[ldap]'
 	@touch $@
 
+TWO_AT_A_TIME := -n 2 --dist loadfile -p no:benchmark
+
 test: $(VENV)/.servers  ## the whole suite, real servers included, then what stands on the core, and the main job, on the pure twin
 	@tests/servers.sh
-	@mkdir -p build
-	@FASTAUTH_PURE_PYTHON=1 $(BIN)/python -m pytest -q $(ON_THE_CORE) -m "not integration" >build/on-the-twin.log 2>&1 & \
-	twin=$$!; \
-	$(BIN)/python -m pytest tests; all=$$?; \
-	wait $$twin; on_twin=$$?; \
-	echo "on the pure twin:"; tail -n $$(test $$on_twin = 0 && echo 1 || echo 500) build/on-the-twin.log; \
-	test $$all = 0 && test $$on_twin = 0
+	$(BIN)/python -m pytest tests $(TWO_AT_A_TIME) -m "not alone"
+	FASTAUTH_PURE_PYTHON=1 $(BIN)/python -m pytest -q $(TWO_AT_A_TIME) $(ON_THE_CORE) -m "not integration"
 	FASTAUTH_PURE_PYTHON=1 $(BIN)/python -m pytest -q tests/integration/test_login_and_verify.py
+	$(BIN)/python -m pytest tests -m alone
 
 test-full: $(VENV)/.servers asan  ## the same at full counts; writes a dated record under benchmarks/results
 	@tests/servers.sh
 	FASTAUTH_TEST_FULL=1 $(BIN)/python -m pytest -p tests.record tests --timeout 1800
+
+chaos: $(VENV)/.servers  ## everything that goes wrong, every request counted; renders docs/chaos.md
+	@tests/servers.sh
+	$(BIN)/python -m tests.chaos
+
+soak: $(VENV)/.dev  ## twenty minutes of mixed load: memory and descriptors stay flat
+	$(BIN)/python -m tests.chaos.soak
+
+pictures: $(VENV)/.servers  ## docs/images of fastauth top and of the dashboard, taken of a real server
+	$(BIN)/python -m tests.integration.pictures
 
 asan: $(VENV)/.dev  ## the core's tests under AddressSanitizer
 	rm -rf build/asan && mkdir -p build/asan && cp -r src/fastauth build/asan/ && rm -f build/asan/fastauth/_core*.so

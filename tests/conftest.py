@@ -21,6 +21,34 @@ settings.register_profile("suite", max_examples=EXAMPLES, deadline=None, databas
 settings.load_profile("suite")
 
 
+# These measure time under load, so nothing else may run meanwhile; ``make test`` runs all others two at a time.
+ALONE: Final = frozenset(
+    {
+        "backends/test_hash_permits.py",
+        "backends/test_hash_scheduler.py",
+        "benchmarks/test_open_loop.py",
+        "chaos/test_chaos.py",
+        "integration/test_hostile_logins.py",
+        "integration/test_identity_faults.py",
+        "integration/test_load_balancers.py",
+        "integration/test_overload.py",
+        "integration/test_rate_limits.py",
+        "integration/test_slow_clients.py",
+        "integration/test_waiting_page.py",
+        "integration/test_watchdog.py",
+        "server/test_lanes.py",
+    }
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark those that have to be alone."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here) and str(item.path.relative_to(here)) in ALONE:
+            item.add_marker("alone")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def tables_of_this_process(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Applications that are composed in this process keep their bucket tables where they are removed."""
