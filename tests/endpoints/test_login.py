@@ -7,7 +7,8 @@ import secrets
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from types import SimpleNamespace
+from typing import Any, TypeVar, cast
 
 import pytest
 import structlog.testing
@@ -22,7 +23,7 @@ from fastauth.domain.errors import FastauthError, InvalidCredentials, IssueFaile
 from fastauth.domain.password_schemes import decoy_hash, parse_scheme
 from fastauth.domain.sessions import Session, SessionRules
 from fastauth.domain.users import User, canonical_name, skeleton
-from fastauth.endpoints.auth import LoginEndpoint
+from fastauth.endpoints.auth import ExternalLogins, LoginEndpoint
 from fastauth.endpoints.errors import MalformedBody, UnsupportedMediaType
 from fastauth.endpoints.http import Response
 from fastauth.endpoints.login_limits import LoginLimits
@@ -359,3 +360,25 @@ def test_somebody_else_of_the_same_name_is_somebody_else_at_once(logins: Logins)
         json.loads(logins.with_endpoint(work).body)["token"]
     )
     assert claims.sub == "another"
+
+
+# ------------------------------------------------------------------ a place in the queue is not lost
+
+
+@pytest.mark.parametrize("has_sources", [False, True])
+def test_a_login_that_fails_before_its_turn_holds_no_place(logins: Logins, has_sources: bool) -> None:
+    class Users(CachedUsers):
+        async def slowest_scheme(self) -> str | None:
+            raise Unavailable("database", "is away")
+
+    async def work(endpoint: LoginEndpoint, _scheduler: HashScheduler) -> list[int]:
+        endpoint._users = Users(logins.users)
+        if has_sources:  # then the turn is taken later, by whoever turns out to be local
+            chain = SimpleNamespace(is_local=lambda _name, _user: True)
+            endpoint._external = cast("ExternalLogins", SimpleNamespace(chain=chain))
+        body = json.dumps({"username": "alice", "password": PASSWORD}).encode()
+        with pytest.raises(Unavailable):
+            await answer_of(endpoint, ReadyRequest(body, JSON_BODY, "POST", "/auth"))
+        return endpoint._queue._pending
+
+    assert logins.with_endpoint(work) == [0, 0]
