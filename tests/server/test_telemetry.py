@@ -69,7 +69,9 @@ def test_every_event_has_a_line_of_its_own_and_debug_has_none(capsysbinary: pyte
 
 
 @pytest.mark.parametrize(
-    "value", [b"\xff\n", ValueError("x\ny"), object(), {1, 2}, 10**30, 1.5, None, {"a": (1, 2)}], ids=repr
+    "value",
+    [b"\xff\n", ValueError("x\ny"), object(), {1, 2}, 10**30, 1.5, None, {"a": (1, 2)}],
+    ids=lambda value: type(value).__name__,
 )
 def test_a_value_of_any_type_makes_a_line(value: Any, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     get_log().info("an_event", value=value)
