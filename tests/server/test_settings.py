@@ -36,6 +36,8 @@ BUILT: dict[str, tuple[Any, str, Any]] = {
     "database_url": (None, "sqlite:////srv/a.db", "sqlite:////srv/a.db"),
     "drain_s": (3.0, "0.5", 0.5),
     "grace_s": (30.0, "5", 5.0),
+    "silent_worker_s": (10.0, "off", "off"),
+    "worker_memory_mib": (1_024, "off", "off"),
     "allow_insecure": (False, "1", True),
     "tokens.alg": ("RS256", "Ed25519", "Ed25519"),
     "tokens.access_ttl_s": (3600, "60", 60),

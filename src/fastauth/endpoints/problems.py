@@ -93,6 +93,7 @@ NEVER_OVER_HTTP: Final = frozenset(
         "master_key_refused",
         "move_refused",
         "not_found",
+        "not_running",
         "password_hash_refused",
         "password_refused",
         "redis_refused",
