@@ -25,6 +25,7 @@ from benchmarks.load.open_loop import Stream, drive
 from benchmarks.machine import ROOT
 from fastauth.backends.passwords import PROFILES, hash_password
 from fastauth.cli.top import view
+from fastauth.server.overview import Overview
 from fastauth.server.overview import RunningServer as Seen
 from fastauth.server.settings import Settings
 from tests.integration.running import RunningServer, copy_without_users, import_lines, running_server, verify_bytes
@@ -58,13 +59,18 @@ def storm(server: RunningServer) -> list[Stream]:
     ]
 
 
-def picture_of_top(server: RunningServer, path: Path) -> None:
-    """One look of two seconds, as a terminal shows it."""
+def look(server: RunningServer, looks: list[Overview]) -> None:
+    """One look of two seconds."""
     seen = Seen(Settings(data_dir=str(server.data_dir)))
     before = seen.read()
     time.sleep(2)
-    console = Console(record=True, width=118, file=io.StringIO(), force_terminal=True, color_system="truecolor")
-    console.print(view(seen.overview(before, seen.read())))
+    looks.append(seen.overview(before, seen.read()))
+
+
+def picture_of_top(overview: Overview, path: Path) -> None:
+    """As a terminal shows it."""
+    console = Console(record=True, width=140, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    console.print(view(overview))
     svg = console.export_svg(title="fastauth top")
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "top.svg"
@@ -129,16 +135,18 @@ def main() -> None:
         data_dir = copy_without_users(folder / "data")
         import_lines(data_dir, [{"username": user, "password_hash": hashed} for user, _ in USERS])
         with (
-            running_server(data_dir, "--workers", "2") as server,
+            running_server(data_dir, "--workers", "2", env={"FASTAUTH_LIMITS__REFRESH_PER_IP": "off"}) as server,
             closing(Prometheus(folder, server.port)) as prometheus,
         ):
             streams, began = storm(server), time.time()
-            camera = threading.Timer(SECONDS / 2, picture_of_top, (server, IMAGES / "top.png"))
+            looks: list[Overview] = []
+            camera = threading.Timer(SECONDS / 2, look, (server, looks))
             camera.start()
             result = asyncio.run(drive(server.port, streams))
             camera.join()
             time.sleep(2)
             picture_of_dashboard(prometheus, began, began + SECONDS + 5, IMAGES / "dashboard.png")
+            picture_of_top(looks[0], IMAGES / "top.png")
     print(json.dumps({name: samples.samples.counts() for name, samples in result.streams.items()}))
 
 
