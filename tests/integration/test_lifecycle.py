@@ -321,6 +321,7 @@ def test_sigterm_turns_readiness_off_while_everything_else_works_and_then_exits_
             assert (draining.status, draining.json["status"]) == (503, "draining")
             logins += 1
         assert logins >= 5
+        assert server.request("GET", "/livez").headers["connection"] == "close"  # whoever has one lets go of it in time
         assert (data_dir / "fastauth.pid").read_text() == f"{server.process.pid}\n"
         assert server.process.wait(10) == 0
         assert not (data_dir / "fastauth.pid").exists()
