@@ -87,6 +87,7 @@ def test_a_worker_whose_loop_is_caught_in_a_circle_tells_where_and_is_replaced(t
         assert "pw" not in stack.split()
         metrics = server.request("GET", "/metrics").body.decode()
         assert 'fastauth_workers_replaced_total{reason="wedged"} 1.0' in metrics
+        assert 'fastauth_workers_replaced_total{reason="died"} 0.0' in metrics
 
 
 def test_a_stopped_worker_is_replaced_while_the_other_one_serves(tmp_path: Path) -> None:

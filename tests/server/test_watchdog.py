@@ -35,8 +35,8 @@ class Kennel:
             verdicts.append(self.look(beat_s, pid))
         return verdicts
 
-    def forget(self) -> None:
-        self._watchdog.forget(PID)
+    def forget(self) -> bool:
+        return self._watchdog.forget(PID)
 
 
 @pytest.fixture
@@ -97,7 +97,8 @@ def test_what_is_off_is_not_looked_at() -> None:
 
 def test_who_is_forgotten_begins_anew(kennel: Kennel) -> None:
     assert kennel.watch(SILENT_S + 1, beat_s=BORN_S)[-1] == "wedged"
-    kennel.forget()
+    assert kennel.forget()
+    assert not kennel.forget()
     kennel.now_s += EVERY_S
     assert kennel.look(BORN_S) == "wedged"
 

@@ -234,7 +234,6 @@ class Server(MPServer):
                 self._watch_at = now + _STACKS_S
             elif verdict == "hopeless":
                 _send(pid, signal.SIGKILL)
-                self._watchdog.forget(pid)
             elif verdict == "large" and not self._leaving:
                 self._replace(index, spawn_target, target_loader)
         self._see_off(now)
@@ -286,9 +285,9 @@ class Server(MPServer):
 
     def _backoff(self, index: int) -> float:
         lived_s = time.monotonic() - self.wrks[index].birth
-        self._watchdog.forget(self.wrks[index].inner.pid)
         delay_s = self._backoffs[index].delay_s(lived_s)
-        self._counters.count_worker("died")
+        if not self._watchdog.forget(self.wrks[index].inner.pid):
+            self._counters.count_worker("died")
         get_log().error("worker_died", worker=index + 1, lived_s=round(lived_s, 3), respawn_in_s=delay_s)
         if not self.is_ready:
             self._failed_starts += 1

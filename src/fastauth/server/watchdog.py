@@ -59,9 +59,11 @@ class Watchdog:
             return "large"
         return "well"
 
-    def forget(self, pid: int) -> None:
-        """The process is no more."""
+    def forget(self, pid: int) -> bool:
+        """The process is no more; out: whether it had been found wedged."""
+        was_wedged = pid in self._wedged
         self._wedged.discard(pid)
+        return was_wedged
 
 
 def private_memory_kib(pid: int) -> int | None:
