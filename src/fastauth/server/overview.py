@@ -148,7 +148,7 @@ class RunningServer:
         workers = self._living()
         change = _Change(before, after)
         return Overview(
-            seconds=round(change.seconds, 3),
+            seconds=round(change.seconds, 6),
             is_draining=self._drain.is_set(),
             routes=[change.route(route) for route in ROUTES],
             lanes=[_lane(lane, change, workers) for lane in LOGIN_LANES],
