@@ -114,3 +114,86 @@ def test_what_the_server_below_has_to_say_is_an_event_too(capsysbinary: pytest.C
     logger.warning("a line\nand %s", "another")
     (line,) = lines_of(capsysbinary)
     assert json.loads(line)["message"] == "a line\nand another"
+
+
+SECRETS = {
+    "a refresh token": "fa_rt_" + "A1b2" * 12,
+    "a client secret": "fa_cs_" + "A1b2" * 12,
+    "an access token": "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJzM2NyM3QifQ.c2ln-bmF0_dXJl",
+    "a ticket": "1." + "A1b2_-" * 14,
+    "a password hash": "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$aGFzaGhhc2g",
+    "a bcrypt hash": "$2b$12$abcdefghijklmnopqrstuuvwxyz0123456789ABCDEFGHIJKLMNOPQ",
+    "an authorization header": "Bearer abcdefgh12345678",
+    "basic credentials": "Basic YWxpY2U6czNjcjN0",
+    "a private key": "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC\n-----END PRIVATE KEY-----",
+}
+
+
+@pytest.mark.parametrize("kind", SECRETS)
+@pytest.mark.parametrize("place", ["value", "nested", "name", "a long text"])
+def test_what_looks_like_a_secret_is_hidden_wherever_it_stands(
+    kind: str, place: str, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    text = f"it choked on {SECRETS[kind]} here"
+    places: dict[str, dict[str, Any]] = {
+        "value": {"reason": text},
+        "nested": {"reason": {"list": [(text,)]}},
+        "name": {"reason": {text: 1}},
+        "a long text": {"reason": "x" * 2_020 + text},
+    }
+    get_log().error("an_event", **places[place])
+    (line,) = lines_of(capsysbinary)
+    secret = json.dumps(SECRETS[kind])[1:-1]
+    assert all(secret[at : at + 12] not in line.decode() for at in range(4, len(secret) - 12))
+    json.loads(line)
+
+
+def test_the_user_and_the_password_of_a_url_are_hidden(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    get_log().error("an_event", reason="postgresql://fastauth:s3cr3t@db:5432/x is away")
+    (line,) = lines_of(capsysbinary)
+    assert json.loads(line)["reason"] == "postgresql://(hidden)@db:5432/x is away"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["password", "new_password", "Authorization", "set-cookie", "client_secret", "token", "ticket", "master_key"],
+)
+def test_nothing_is_shown_under_a_name_that_says_it_is_a_secret(
+    name: str, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    get_log().error("an_event", **{name: "hunter2"}, inside={name: ["hunter2"]})
+    (line,) = lines_of(capsysbinary)
+    assert b"hunter2" not in line
+    assert json.loads(line)[name] == json.loads(line)["inside"][name] == "(hidden)"
+
+
+def test_of_an_object_only_its_type_is_shown_and_of_bytes_their_number(
+    capsysbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    """So a type that holds a secret cannot show it, whatever its ``repr`` does."""
+
+    class Careless:
+        def __repr__(self) -> str:
+            return "hunter2"
+
+    get_log().error(
+        "an_event", a=Careless(), b=ValueError("hunter2"), c=b"hunter2", d=[Careless()], e={"f": Careless()}
+    )
+    (line,) = lines_of(capsysbinary)
+    assert b"hunter2" not in line
+    event = json.loads(line)
+    assert (event["a"], event["b"], event["c"]) == ("(Careless)", "(ValueError)", "(7 bytes)")
+
+
+def test_a_line_has_a_length_that_a_pipe_takes_at_once_or_nearly(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    deep: Any = "end"
+    for _ in range(100):
+        deep = [deep]
+    get_log().error("an_event", value="x" * 100_000, deep=deep)
+    (line,) = lines_of(capsysbinary)
+    assert len(line) < 4_096
+
+
+def test_a_line_that_cannot_be_written_raises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", None)
+    get_log().error("an_event")

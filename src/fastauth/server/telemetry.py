@@ -1,26 +1,85 @@
 """Logs: one JSON object a line on standard error, so that no value can forge a line of its own."""
 
+import contextlib
 import logging
+import re
 import sys
 import traceback
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
 import structlog
 
-_encode = msgspec.json.Encoder(enc_hook=repr).encode
+HIDDEN: Final = "(hidden)"
+_MOST_CHARACTERS: Final = 2_048  # a line stays below what a pipe takes at once, or nearly
+_DEEPEST: Final = 4
+
+# A field whose name has one of these words in it is not shown, whatever it holds.
+_SECRET_WORDS: Final = frozenset(
+    {
+        "authorization", "bearer", "cookie", "cookies", "credential", "credentials", "hash", "key", "keys",
+        "passphrase", "passwd", "password", "passwords", "private", "secret", "secrets", "ticket", "tickets", "token",
+        "tokens",
+    }
+)  # fmt: skip
+_WORD: Final = re.compile(r"[a-z]+")
+# What looks like one of these is not shown wherever it stands: the net below, for the text of somebody else's errors.
+_SECRET_TEXT: Final = re.compile(
+    r"""
+      fa_(?:rt|cs)_[\w-]*                                   # our refresh tokens and client secrets
+    | eyJ[\w-]*(?:\.[\w-]*)*                               # a JWT, or a piece of one
+    | \b1\.[\w-]{60,}                                      # our tickets and proofs of known devices
+    | \$(?:argon2\w*|2[abxy]|scrypt|pbkdf2[\w-]*)\$\S*    # password hashes
+    | (?<=://)[^\s/@]*:[^\s@]*(?=@)                         # user and password of a URL
+    | (?i:(?:bearer|basic)\ +[\w.~+/=-]{8,})               # an Authorization header
+    | -----BEGIN[^-]*PRIVATE\ KEY-----.*                    # PEM
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+_encode: Final = msgspec.json.Encoder().encode
 
 
 def _render(_logger: object, _method: str, event: structlog.typing.EventDict) -> bytes:
+    return render({name: event.pop(name) for name in ("time", "level", "event")} | dict(event))
+
+
+def render(fields: Mapping[str, object]) -> bytes:
+    """One line of JSON, without its end. No secret passes: see ``shown``."""
     # msgspec leaves U+2028, ESC's C1 cousins and the like readable; a terminal must not act on them.
-    ordered = {name: event.pop(name) for name in ("time", "level", "event")} | dict(event)
+    ordered = {shown("", name): shown(name, value) for name, value in fields.items()}
     try:
         text = _encode(ordered).decode()
-    except UnicodeEncodeError:  # a lone surrogate: a file name, say, that is not UTF-8
-        text = _encode({name: _plain(value) for name, value in ordered.items()}).decode()
+    except (UnicodeEncodeError, OverflowError):  # a lone surrogate: a file name, say, that is not UTF-8
+        text = _encode({_plain(name): _plain(value) for name, value in ordered.items()}).decode()
     if text.isascii() and text.isprintable():
         return text.encode()
     return "".join(char if char.isprintable() else _escape(char) for char in text).encode()
+
+
+def shown(name: str, value: object, depth: int = 0) -> Any:
+    """What a line may show of a value: numbers, and text without what looks like a secret.
+
+    Of anything else only its type is shown, so an object that holds a secret never needs a careful ``repr``; of bytes
+    their number. Nothing is shown where the name of the field says that it holds a secret.
+    """
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if not _SECRET_WORDS.isdisjoint(_WORD.findall(name.lower())):
+        return HIDDEN
+    if isinstance(value, str):
+        text = _SECRET_TEXT.sub(HIDDEN, value[: 2 * _MOST_CHARACTERS])  # one that is cut is recognised all the same
+        return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]} (cut)"
+    if depth == _DEEPEST:
+        return "(more)"
+    if isinstance(value, Mapping):
+        return {shown("", str(inner)): shown(f"{name} {inner}", item, depth + 1) for inner, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [shown(name, item, depth + 1) for item in value]
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"({len(value)} bytes)"
+    return f"({type(value).__name__})"
 
 
 def _plain(value: object) -> str:
@@ -49,10 +108,25 @@ GRANIAN_LOGS: Final[dict[str, Any]] = {
 }
 
 
+class StandardError:
+    """Where lines go. One that cannot be written, because a disk is full, say, is lost: no request fails of it."""
+
+    def msg(self, line: bytes) -> bool:
+        """Whether the line was written."""
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # full, closed, never there
+            stream = sys.stderr.buffer
+            stream.write(line + b"\n")
+            stream.flush()
+            return True
+        return False
+
+    debug = info = warning = error = msg
+
+
 def get_log() -> Any:
     """A structlog logger of fastauth's own; an application that mounts fastauth keeps its configuration."""
     return structlog.wrap_logger(
-        structlog.BytesLogger(sys.stderr.buffer),
+        StandardError(),
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
