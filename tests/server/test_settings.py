@@ -54,6 +54,7 @@ BUILT: dict[str, tuple[Any, str, Any]] = {
     "database.statement_timeout_s": (0.4, "2.0", 2.0),
     "database.prepared_statements": (100, "0", 0),
     "database.pgbouncer": (False, "1", True),
+    "audit.file": ("stderr", "/audit.log", "/audit.log"),
     "revocation.max_stale_s": ("off", "30", 30.0),
     "redis_url": (None, "redis://127.0.0.1:6379/1", "redis://127.0.0.1:6379/1"),
     "redis_prefix": ("fastauth", "auth:eu-1", "auth:eu-1"),

@@ -21,6 +21,7 @@ def serve(config: Path | None, data_dir: str | None, host: str | None, port: int
     """Serve logins and verifications until told to stop (SIGTERM, Ctrl-C)."""
     settings = settings_from(config, data_dir, host=host, port=port, workers=workers)
     from fastauth.server import lifecycle
+    from fastauth.server.audit import open_audit, tell_limits
     from fastauth.server.storage import prepare_data_dir
 
     lifecycle.free_address(settings.host, settings.port)
@@ -30,6 +31,7 @@ def serve(config: Path | None, data_dir: str | None, host: str | None, port: int
         if password := asyncio.run(_prepare(settings)):
             _print_first_login(settings, password)
         _warn_of_plain_http(settings)
+        tell_limits(settings, open_audit(settings))
         lifecycle.serve(settings, click.echo)
     finally:
         lock.release()
@@ -46,15 +48,17 @@ def _warn_of_plain_http(settings: Settings) -> None:
 
 async def _prepare(settings: Settings) -> str | None:
     """Everything that can fail fails here, once and with one line, instead of in each worker."""
+    from fastauth.server.audit import open_audit
     from fastauth.server.bootstrap import add_first_user, open_signing_keys
     from fastauth.server.storage import open_storage
 
+    audit = open_audit(settings)
     storage = await open_storage(settings)
     try:
-        keys = open_signing_keys(settings, storage)
+        keys = open_signing_keys(settings, storage, audit)
         await keys.load()
         await keys.start_serving()
-        return await add_first_user(settings, storage.users)
+        return await add_first_user(settings, storage.users, audit)
     finally:
         await storage.close()
 

@@ -29,6 +29,8 @@ from fastauth.endpoints import (
     token,
     verify,
 )
+from fastauth.endpoints.audit import PURPOSE as AUDIT_NAMES
+from fastauth.endpoints.audit import Audit, LoginAudit
 from fastauth.endpoints.auth import ExternalLogins, LoginEndpoint
 from fastauth.endpoints.client_authentication import ClientAuthentication
 from fastauth.endpoints.documents import CachedDocument
@@ -49,6 +51,7 @@ from fastauth.endpoints.verify import VerifyEndpoint
 from fastauth.jose.issuer import Issuer
 from fastauth.jose.keyring import KeyRing
 from fastauth.server.asgi import AsgiApp, Route, Router
+from fastauth.server.audit import open_audit
 from fastauth.server.bootstrap import load_master_key, open_signing_keys
 from fastauth.server.counters import Counters
 from fastauth.server.dependencies import Dependencies
@@ -150,7 +153,8 @@ async def _compose_on(
     counters: Counters,
     is_draining: Callable[[], bool],
 ) -> Service:
-    signing_keys = open_signing_keys(settings, storage)
+    audit = open_audit(settings, limiting.addresses)
+    signing_keys = open_signing_keys(settings, storage, audit)
     ring = await signing_keys.load()
     await signing_keys.start_serving()
     master_key = load_master_key(settings, may_create=False)
@@ -184,10 +188,11 @@ async def _compose_on(
     limits, hasher = limiting.for_login(master_key), PasswordHasher(settings.passwords)
     delay = LoopDelay()
     queue = login_queue(settings, counters, hashing, limiting, master_key, delay)
-    external = _external_logins(settings, dependencies, users, signatures)
-    login = LoginEndpoint(users, hasher, queue, starter, issuer, clock, log, limits, external)
+    external = _external_logins(settings, dependencies, users, signatures, audit)
+    login_audit = LoginAudit(audit, master_key.derive(AUDIT_NAMES))
+    login = LoginEndpoint(users, hasher, queue, starter, issuer, clock, log, limits, login_audit, external)
 
-    authentication = ClientAuthentication(clients, ClientSecrets(master_key.derive(CLIENT_SECRETS)), clock)
+    authentication = ClientAuthentication(clients, ClientSecrets(master_key.derive(CLIENT_SECRETS)), clock, audit)
     grants: list[Grant[Any]] = [
         ClientCredentialsGrant(issuer),
         RefreshTokenGrant(
@@ -200,12 +205,13 @@ async def _compose_on(
             random_bytes,
             feed.catch_up,
             log,
+            audit,
         ),
     ]
     tokens = TokenEndpoint(authentication, grants, limiting.for_token(), Signing(issuer, signatures), clock)
     introspection = IntrospectEndpoint(authentication, verifier, storage.sessions, users, settings.issuer_url, clock)
-    revocation = RevokeEndpoint(authentication, verifier, storage.sessions, storage.bus, feed.catch_up, clock)
-    ending = LogoutEndpoint(verifier, storage.sessions, feed.catch_up, clock)
+    revocation = RevokeEndpoint(authentication, verifier, storage.sessions, storage.bus, feed.catch_up, clock, audit)
+    ending = LogoutEndpoint(verifier, storage.sessions, feed.catch_up, clock, audit)
     about = CachedDocument(metadata.server_metadata(settings.issuer_url, [grant.name for grant in grants]))
     readers = Operators(settings.metrics_readers)
     counters.staleness_s = feed.staleness_s
@@ -238,7 +244,7 @@ async def _compose_on(
     housekeeping = Housekeeping(storage.sessions, storage.bus, storage.leases, settings.tokens.refresh_grace_s)
     return Service(
         Router(routes),
-        (delay, hashing, signatures),
+        (delay, hashing, signatures, audit),
         limiting,
         storage,
         dependencies,
@@ -247,7 +253,7 @@ async def _compose_on(
 
 
 def _external_logins(
-    settings: Settings, dependencies: Dependencies, users: CachedUsers, signatures: WorkPool
+    settings: Settings, dependencies: Dependencies, users: CachedUsers, signatures: WorkPool, audit: Audit
 ) -> ExternalLogins | None:
     """None when the own database decides every login."""
     identity = settings.identity
@@ -255,7 +261,7 @@ def _external_logins(
     if order == (LOCAL,):
         return None
     chain = IdentityChain(order, dependencies.sources, parse_routes(identity.routes, order), identity.deadline_s)
-    accounts = ExternalAccounts(users, get_log(), secrets.token_bytes, time.time, provisions=identity.provision)
+    accounts = ExternalAccounts(users, get_log(), audit, secrets.token_bytes, time.time, provisions=identity.provision)
     return ExternalLogins(chain, accounts, signatures)
 
 
