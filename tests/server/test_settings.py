@@ -54,6 +54,8 @@ BUILT: dict[str, tuple[Any, str, Any]] = {
     "database.statement_timeout_s": (0.4, "2.0", 2.0),
     "database.prepared_statements": (100, "0", 0),
     "database.pgbouncer": (False, "1", True),
+    "otel.endpoint": ("off", "http://127.0.0.1:4318", "http://127.0.0.1:4318"),
+    "otel.sample_ratio": (0.01, "1", 1.0),
     "audit.file": ("stderr", "/audit.log", "/audit.log"),
     "revocation.max_stale_s": ("off", "30", 30.0),
     "redis_url": (None, "redis://127.0.0.1:6379/1", "redis://127.0.0.1:6379/1"),

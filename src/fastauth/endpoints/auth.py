@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
@@ -21,12 +21,13 @@ from fastauth.endpoints.errors import ClientLeft
 from fastauth.endpoints.http import CALLED_OFF, JSON, NO_STORE, Headers, Request, Response
 from fastauth.endpoints.identity import ExternalAccounts, IdentityChain
 from fastauth.endpoints.login_limits import DEVICE_COOKIE, DEVICE_HEADER, LoginLimits, presented_device
-from fastauth.endpoints.login_queue import LoginQueue, Turn
+from fastauth.endpoints.login_queue import Turn
 from fastauth.endpoints.openapi import Operation
 from fastauth.endpoints.problems import problem_response
-from fastauth.endpoints.session_starter import SessionStarter
 from fastauth.endpoints.waiting_page import wants_page
 from fastauth.jose.issuer import IssuedToken, Issuer
+
+T = TypeVar("T")
 
 
 class Credentials(msgspec.Struct):
@@ -68,6 +69,22 @@ class Users(Protocol):
     async def find_again(self, user: User) -> User | None: ...
     async def slowest_scheme(self) -> str | None: ...
     async def replace_password_hash(self, sub: str, old: str, new: str, now_s: int) -> bool: ...
+
+
+class Queue(Protocol):
+    """Who may have a password checked, and when."""
+
+    def refuse_unread(self, request: Request) -> Overloaded | None: ...
+    async def enter(self, request: Request, name: str, *, is_known_device: bool) -> Turn: ...
+    def leave(self, turn: Turn | None) -> None: ...
+    async def run(self, request: Request, turn: Turn, memory_kib: int, job: Callable[[], T]) -> T: ...
+
+
+class Sessions(Protocol):
+    """How a login becomes a session; ``SessionStarter`` is one."""
+
+    def begin(self, user: User, now_s: int, identity: Identity | None = None) -> tuple[Session, RefreshToken]: ...
+    async def save(self, session: Session, user: User, request: Request) -> bool: ...
 
 
 class Pool(Protocol):
@@ -137,8 +154,8 @@ class LoginEndpoint:
         self,
         users: Users,
         hasher: Hasher,
-        queue: LoginQueue,
-        sessions: SessionStarter,
+        queue: Queue,
+        sessions: Sessions,
         issuer: Issuer,
         clock: Callable[[], float],
         log: Log,

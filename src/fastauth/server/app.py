@@ -62,6 +62,7 @@ from fastauth.server.revocation_feed import RevocationFeed
 from fastauth.server.settings import Settings, load_settings
 from fastauth.server.storage import Storage, open_storage
 from fastauth.server.telemetry import get_log
+from fastauth.server.tracing import TracedQueue, TracedStarter, open_tracing
 from fastauth.verifier import Verifier
 from fastauth.verifier.revocations import Revocations
 
@@ -189,8 +190,12 @@ async def _compose_on(
     delay = LoopDelay()
     queue = login_queue(settings, counters, hashing, limiting, master_key, delay)
     external = _external_logins(settings, dependencies, users, signatures, audit)
+    tracing = open_tracing(settings.otel)
     login_audit = LoginAudit(audit, master_key.derive(AUDIT_NAMES))
-    login = LoginEndpoint(users, hasher, queue, starter, issuer, clock, log, limits, login_audit, external)
+    asked, kept = (
+        (queue, starter) if tracing is None else (TracedQueue(queue, tracing), TracedStarter(starter, tracing))
+    )
+    login = LoginEndpoint(users, hasher, asked, kept, issuer, clock, log, limits, login_audit, external)
 
     authentication = ClientAuthentication(clients, ClientSecrets(master_key.derive(CLIENT_SECRETS)), clock, audit)
     grants: list[Grant[Any]] = [
@@ -241,10 +246,13 @@ async def _compose_on(
     ]
     document = openapi.OpenApiEndpoint(routes, version("fastauth"), settings.issuer_url)
     routes.append(Route("/openapi.json", document, ("GET",), openapi.OPERATION))
+    if tracing is not None:
+        for route in routes:
+            tracing.watch(route)
     housekeeping = Housekeeping(storage.sessions, storage.bus, storage.leases, settings.tokens.refresh_grace_s)
     return Service(
         Router(routes),
-        (delay, hashing, signatures, audit),
+        (delay, hashing, signatures, audit, *([] if tracing is None else [tracing])),
         limiting,
         storage,
         dependencies,
