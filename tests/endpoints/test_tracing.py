@@ -207,7 +207,8 @@ def test_what_waits_for_a_collector_is_bounded(collector: Collector) -> None:
     tracing = Tracing(OtelSettings(endpoint=f"http://127.0.0.1:{free_port()}"))
     for _ in range(2 * MOST_WAITING):
         tracing._tracer.start_span("x").end()
-    (processor,) = tracing._provider._active_span_processor._span_processors
+    processors: Any = tracing._provider._active_span_processor._span_processors
+    (processor,) = processors
     assert len(processor._batch_processor._queue) <= MOST_WAITING
     tracing.close()
 

@@ -140,7 +140,7 @@ def test_of_what_strangers_can_cause_each_kind_has_a_bounded_rate_and_the_rest_i
         for _ in range(most):
             stream.record("succeeded")
         assert len(lines) == most + 1 + most
-        now[0] += 0.125  # six more
+        now[0] += 0.625  # six more
         for _ in range(8):
             stream.record_some("refused")
         await asyncio.sleep(1.1)

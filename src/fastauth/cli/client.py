@@ -214,8 +214,9 @@ def _set_disabled(settings: Settings, name: str, *, disabled: bool) -> None:
         return found
 
     found = _with_storage(settings, work)
-    event = "client_disabled" if disabled else "client_enabled"
-    audit_of(settings).record(event, client_id=found.client_id, name=found.name)
+    audit_of(settings).record(
+        "client_disabled" if disabled else "client_enabled", client_id=found.client_id, name=found.name
+    )
     click.echo(f"fastauth: {'disabled' if disabled else 'enabled'} {name}")
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fastauth.server.settings import Settings
 
 # Of the events that somebody can cause without a password, each worker writes so many a second and of one kind.
-MOST_PER_S: Final = 50.0
+MOST_PER_S: Final = 10.0
 MOST_AT_ONCE: Final = 100.0
 _TELL_COUNTS_S: Final = 1.0
 _SAME_FAILURE_LOG_S: Final = 60.0
