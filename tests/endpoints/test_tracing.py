@@ -221,7 +221,7 @@ def test_off_is_the_default_and_imports_nothing() -> None:
 
 
 def test_without_the_extra_the_start_is_refused_and_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace.export", None)
     with pytest.raises(TracingRefused, match=r"pip install 'fastauth\[otel\]'"):
         Tracing(OtelSettings(endpoint="http://127.0.0.1:4318"))
 

@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from fastauth.endpoints.audit import SILENT
@@ -21,6 +22,7 @@ from fastauth.server.audit import (
     open_command_audit,
     tell_limits,
 )
+from fastauth.server.diagnosis import diagnose
 from fastauth.server.settings import SettingsRefused, load_settings
 
 
@@ -62,6 +64,45 @@ def test_after_a_rename_not_one_line_goes_to_the_old_file(tmp_path: Path) -> Non
         stream.record("after")
     assert [event["event"] for event in events_in(old)] == ["before"] * 2
     assert [event["event"] for event in events_in(file)] == ["after"] * 2
+
+
+def test_a_stream_that_is_closed_lets_go_of_its_file_and_may_go_on(tmp_path: Path) -> None:
+    """Whoever writes no more must not keep the disk space of a file that was rotated away and deleted."""
+    file = tmp_path / "audit.log"
+    write = AuditFile(file, Complaints())
+    stream = AuditStream(write)
+    stream.record("before")
+    stream.close()
+    assert write._descriptor is None
+    stream.record("after")
+    assert [event["event"] for event in events_in(file)] == ["before", "after"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "state"), [(None, "good"), (0o600, "good"), (0o640, "good"), (0o644, "doubtful"), ("folder", "broken")]
+)
+def test_the_doctor_looks_at_the_file(tmp_path: Path, mode: int | str | None, state: str) -> None:
+    file = tmp_path / "audit.log"
+    if isinstance(mode, int):
+        file.touch()
+        file.chmod(mode)
+    settings = settings_of(tmp_path, FASTAUTH_AUDIT__FILE=str(file))
+    if mode == "folder":  # it was there when the settings were read
+        settings = msgspec.structs.replace(settings, audit=AuditSettings(file=str(tmp_path / "gone" / "audit.log")))
+    found = [finding for finding in asyncio.run(diagnose(settings)) if finding.subject == "audit stream"]
+    assert [finding.state for finding in found] == [state]
+
+
+def test_the_doctor_tries_the_collector(tmp_path: Path) -> None:
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http.trace_exporter")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        settings = settings_of(tmp_path, FASTAUTH_OTEL__ENDPOINT=f"http://127.0.0.1:{port}")
+        good = [finding.state for finding in asyncio.run(diagnose(settings)) if finding.subject == "otel"]
+    bad = [finding for finding in asyncio.run(diagnose(settings)) if finding.subject == "otel"]
+    assert good == ["good"]
+    assert [finding.state for finding in bad] == ["broken"]
+    assert "FASTAUTH_OTEL__ENDPOINT" in bad[0].advice
 
 
 def test_a_file_that_is_truncated_is_written_from_its_beginning(tmp_path: Path) -> None:

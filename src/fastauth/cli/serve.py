@@ -24,6 +24,10 @@ def serve(config: Path | None, data_dir: str | None, host: str | None, port: int
     from fastauth.server.audit import open_audit, tell_limits
     from fastauth.server.storage import prepare_data_dir
 
+    if settings.otel.is_on:
+        from fastauth.server.tracing import check_extra
+
+        check_extra()
     lifecycle.free_address(settings.host, settings.port)
     prepare_data_dir(settings)
     lock = lifecycle.InstanceLock(settings)  # before anything is changed: another server may be running on it
@@ -31,7 +35,9 @@ def serve(config: Path | None, data_dir: str | None, host: str | None, port: int
         if password := asyncio.run(_prepare(settings)):
             _print_first_login(settings, password)
         _warn_of_plain_http(settings)
-        tell_limits(settings, open_audit(settings))
+        audit = open_audit(settings)
+        tell_limits(settings, audit)
+        audit.close()  # this process lives as long as the server, and would hold on to a file that was rotated away
         lifecycle.serve(settings, click.echo)
     finally:
         lock.release()
@@ -60,6 +66,7 @@ async def _prepare(settings: Settings) -> str | None:
         await keys.start_serving()
         return await add_first_user(settings, storage.users, audit)
     finally:
+        audit.close()
         await storage.close()
 
 

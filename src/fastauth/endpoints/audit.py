@@ -34,7 +34,7 @@ class Audit(Protocol):
         """Only how many there were, once a second."""
 
     def close(self) -> None:
-        """Tell what was counted and not told yet."""
+        """Tell what was counted and not told yet, and let go of the file."""
 
 
 class Silent:

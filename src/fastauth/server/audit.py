@@ -183,7 +183,12 @@ class AuditStream:
         self._tell_soon()
 
     def close(self) -> None:
-        """Tell what was counted and not told yet."""
+        """Tell what was counted and not told yet, and let go of the file."""
+        self._tell_counts()
+        if isinstance(self._write, AuditFile):
+            self._write.close()
+
+    def _tell_counts(self) -> None:
         self._is_due = False
         counted, self._counted = self._counted, Counter()
         left_out, self._left_out = self._left_out, Counter()
@@ -195,7 +200,7 @@ class AuditStream:
     def _tell_soon(self) -> None:
         if not self._is_due:
             self._is_due = True
-            asyncio.get_running_loop().call_later(_TELL_COUNTS_S, self.close)
+            asyncio.get_running_loop().call_later(_TELL_COUNTS_S, self._tell_counts)
 
 
 def beginning(event: str, level: Level) -> dict[str, str]:

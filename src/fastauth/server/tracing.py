@@ -41,21 +41,29 @@ class TracingRefused(FastauthError):
     code = "start_refused"
 
 
+def check_extra() -> None:
+    """Raises TracingRefused where it is not installed."""
+    try:
+        import opentelemetry.exporter.otlp.proto.http.trace_exporter
+        import opentelemetry.sdk.trace.export  # noqa: F401
+    except ImportError as error:
+        raise TracingRefused(
+            f"otel.endpoint needs {error.name}, which is not installed; pip install 'fastauth[otel]'"
+        ) from None
+
+
 class Tracing:
     """The spans of one process, and their way to the collector."""
 
     def __init__(self, settings: OtelSettings, monotonic: Callable[[], float] = time.monotonic) -> None:
         """Raises TracingRefused where the extra is not installed."""
-        try:
-            from opentelemetry import trace as api
-            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-            from opentelemetry.sdk.resources import Resource
-            from opentelemetry.sdk.trace import TracerProvider
-            from opentelemetry.sdk.trace.export import BatchSpanProcessor
-        except ImportError as error:
-            raise TracingRefused(
-                f"otel.endpoint needs {error.name}, which is not installed; pip install 'fastauth[otel]'"
-            ) from None
+        check_extra()
+        from opentelemetry import trace as api
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
         quiet = logging.getLogger("opentelemetry")  # it says in plain text what ``_Exporter`` says as an event
         quiet.addHandler(logging.NullHandler())
         quiet.propagate = False
