@@ -2,13 +2,14 @@
 
 import json
 import logging
+import time
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fastauth.server.telemetry import GranianLog, get_log, where
+from fastauth.server.telemetry import GranianLog, get_log, render, where
 
 HOSTILE = {
     "a line feed": "\n",
@@ -148,10 +149,35 @@ def test_what_looks_like_a_secret_is_hidden_wherever_it_stands(
     json.loads(line)
 
 
-def test_the_user_and_the_password_of_a_url_are_hidden(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
-    get_log().error("an_event", reason="postgresql://fastauth:s3cr3t@db:5432/x is away")
+@pytest.mark.parametrize("password", ["s3cr3t", "s3/cr3t", "s3@cr3t", ""])
+def test_the_user_and_the_password_of_a_url_are_hidden(
+    password: str, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    get_log().error("an_event", reason=f"postgresql://fastauth:{password}@db:5432/x is away")
     (line,) = lines_of(capsysbinary)
     assert json.loads(line)["reason"] == "postgresql://(hidden)@db:5432/x is away"
+
+
+def test_an_id_that_looks_a_little_like_a_token_is_shown(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    get_log().error("an_event", sid="q3eyJhbGciOi-7", kid="x-eyJ_0", time_of="2026-11-28T22:00:01.123456Z")
+    (line,) = lines_of(capsysbinary)
+    assert b"hidden" not in line
+
+
+def test_the_pattern_takes_no_time_that_a_client_could_choose() -> None:
+    hostile = [
+        "://" * 1_365,
+        "://a:" * 819,
+        "://:" * 1_000,
+        "eyJ." * 1_000,
+        "$2b$" * 1_000,
+        "Bearer " * 600,
+        "1." * 2_000,
+    ]
+    began_s = time.process_time()
+    for text in hostile:
+        render({"path": text})
+    assert time.process_time() - began_s < 1
 
 
 @pytest.mark.parametrize(

@@ -29,10 +29,10 @@ _WORD: Final = re.compile(r"[a-z]+")
 _SECRET_TEXT: Final = re.compile(
     r"""
       fa_(?:rt|cs)_[\w-]*                                   # our refresh tokens and client secrets
-    | eyJ[\w-]*(?:\.[\w-]*)*                               # a JWT, or a piece of one
+    | (?<![\w-])eyJ[\w-]*(?:\.[\w-]*)*                     # a JWT; not in the middle of an id that is random
     | \b1\.[\w-]{60,}                                      # our tickets and proofs of known devices
     | \$(?:argon2\w*|2[abxy]|scrypt|pbkdf2[\w-]*)\$\S*    # password hashes
-    | (?<=://)[^\s/@]*:[^\s@]*(?=@)                         # user and password of a URL
+    | (?<=://)[^\s/@]*:\S*(?=@)                             # user and password of a URL
     | (?i:(?:bearer|basic)\ +[\w.~+/=-]{8,})               # an Authorization header
     | -----BEGIN[^-]*PRIVATE\ KEY-----.*                    # PEM
     """,

@@ -38,7 +38,7 @@ _LOW_BITS: Final = (1 << 64) - 1
 class TracingRefused(FastauthError):
     """Tracing is on, and cannot be."""
 
-    code = "start_refused"
+    code = "tracing_refused"
 
 
 def check_extra() -> None:
