@@ -22,7 +22,7 @@ $(VENV)/.setup: $(SOURCES)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.setup
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[http,postgres,redis,test,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[http,otel,postgres,redis,test,dev]'
 	@touch $@
 
 # The driver for LDAP is built here: it needs the headers that tests/servers.sh installs.

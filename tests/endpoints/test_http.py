@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from fastauth.endpoints.http import JSON, Response, header_value
 from tests.cases import each
-from tests.endpoints.asking import header_of
+from tests.endpoints.asking import ReadyRequest, header_of
 
 _texts = st.lists(st.integers(0, 0x10FFFF) | st.integers(0, 0xFF), max_size=12).map(
     lambda points: "".join(map(chr, points))
@@ -40,3 +40,18 @@ def test_a_response_says_how_long_it_is() -> None:
 
 def test_a_304_has_no_length_of_its_own() -> None:
     assert header_of(Response(304, (), b""), "content-length") is None
+
+
+def test_a_request_has_no_id_until_somebody_asks_and_then_always_the_same() -> None:
+    """Most requests are never spoken of, and making an id costs more than a slot that stays empty."""
+    request = ReadyRequest()
+    assert not hasattr(request, "_trace")
+    assert request.id == request.id
+    assert len(request.id) == 32
+    assert ReadyRequest().id != ReadyRequest().id
+
+
+def test_the_id_is_the_trace_of_the_request() -> None:
+    request = ReadyRequest(headers={b"traceparent": b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"})
+    assert request.id == "0af7651916cd43dd8448eb211c80319c"
+    assert request.trace.is_sampled

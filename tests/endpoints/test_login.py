@@ -23,11 +23,12 @@ from fastauth.domain.errors import FastauthError, InvalidCredentials, IssueFaile
 from fastauth.domain.password_schemes import decoy_hash, parse_scheme
 from fastauth.domain.sessions import Session, SessionRules
 from fastauth.domain.users import User, canonical_name, skeleton
+from fastauth.endpoints.audit import SILENT, LoginAudit
 from fastauth.endpoints.auth import ExternalLogins, LoginEndpoint
 from fastauth.endpoints.errors import MalformedBody, UnsupportedMediaType
-from fastauth.endpoints.http import Response
+from fastauth.endpoints.http import Request, Response
 from fastauth.endpoints.login_limits import LoginLimits
-from fastauth.endpoints.login_queue import EVERYBODY_ELSE
+from fastauth.endpoints.login_queue import EVERYBODY_ELSE, LoginQueue
 from fastauth.endpoints.problems import problem_response
 from fastauth.endpoints.session_starter import SessionStarter
 from fastauth.jose.issuer import Issuer, TokenSettings
@@ -91,8 +92,10 @@ class Logins:
             log = structlog.get_logger()
             sessions = SessionStarter(SqliteSessionStore(self.database), RULES, "user", secrets.token_bytes)
             async with queueing() as (queue, scheduler):
-                users, limits = CachedUsers(self.users), LoginLimits()
-                endpoint = LoginEndpoint(users, self.hasher, queue, sessions, issuer, lambda: NOW_S + 0.9, log, limits)
+                users, limits, audit = CachedUsers(self.users), LoginLimits(), LoginAudit(SILENT, bytes(32))
+                endpoint = LoginEndpoint(
+                    users, self.hasher, queue, sessions, issuer, lambda: NOW_S + 0.9, log, limits, audit
+                )
                 return await work(endpoint, scheduler)
 
         return asyncio.run(run())
@@ -188,8 +191,8 @@ def test_a_rehash_that_cannot_be_stored_does_not_fail_the_login_and_is_logged_wi
         with contextlib.ExitStack() as holding:
             save = endpoint._sessions.save
 
-            async def save_and_lock(session: Session, user: User) -> bool:
-                saved = await save(session, user)
+            async def save_and_lock(session: Session, user: User, request: Request) -> bool:
+                saved = await save(session, user, request)
                 holding.enter_context(locked(logins.database.path))
                 return saved
 
@@ -379,6 +382,7 @@ def test_a_login_that_fails_before_its_turn_holds_no_place(logins: Logins, has_s
         body = json.dumps({"username": "alice", "password": PASSWORD}).encode()
         with pytest.raises(Unavailable):
             await answer_of(endpoint, ReadyRequest(body, JSON_BODY, "POST", "/auth"))
+        assert isinstance(endpoint._queue, LoginQueue)
         return endpoint._queue._pending
 
     assert logins.with_endpoint(work) == [0, 0]

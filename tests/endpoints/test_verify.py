@@ -54,6 +54,13 @@ def test_without_a_bearer_token_the_challenge_names_no_error(endpoint: VerifyEnd
         ask(endpoint, authorization)
 
 
+def test_a_verification_never_makes_the_id_of_its_request(endpoint: VerifyEndpoint, signing_key: SigningKey) -> None:
+    for token in (token_of(signing_key), b"no token"):
+        request = ReadyRequest(headers={b"authorization": b"Bearer " + token, b"traceparent": b"00-1-2-01"})
+        endpoint(request)
+        assert not hasattr(request, "_trace")
+
+
 def test_a_request_without_the_header_has_no_token(endpoint: VerifyEndpoint) -> None:
     with pytest.raises(TokenMissing):
         endpoint(ReadyRequest())

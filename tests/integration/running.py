@@ -100,6 +100,11 @@ class RunningServer:
         return self.err.read_text()
 
     @property
+    def complaints(self) -> str:
+        """The log without the audit stream, which stands among it by default."""
+        return "".join(line for line in self.log.splitlines(keepends=True) if '"stream":"audit"' not in line)
+
+    @property
     def first_password(self) -> str:
         """The password of ``admin`` as the first start printed it."""
         lines = self.out.read_text().splitlines()

@@ -536,7 +536,7 @@ def test_2000_logins_by_64_clients_over_10000_users_all_get_a_token_that_verifie
             assert verifier.verify(token)["jti"] == claims["jti"]
         assert len({claims["jti"] for _, _, claims in issued}) == logins
         assert len({claims["sub"] for _, _, claims in issued}) == len({user for user, _, _ in issued})
-        assert server.log == ""
+        assert server.complaints == ""
 
 
 def test_parallel_logins_of_one_user_all_pass_beside_as_many_wrong_ones(server: RunningServer) -> None:

@@ -109,7 +109,7 @@ def test_the_first_start_prints_the_password_once_and_the_second_start_only_that
         jwks = first.request("GET", "/.well-known/jwks.json").body
     with running_server(tmp_path / "new", env=CHEAP, port=port) as second:
         assert second.out.read_text() == f"fastauth: ready on {second.url}\n"
-        assert second.log == ""
+        assert second.complaints == ""
         assert second.request("GET", "/.well-known/jwks.json").body == jwks
         before = second.verify(token)  # a token outlives the server that made it
         after = second.verify(second.login("admin", password).json["token"])

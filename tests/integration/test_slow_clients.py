@@ -299,7 +299,7 @@ def outcome_of(server: RunningServer, start: Callable[[RunningServer], Clients])
     finally:
         clients.close()
     held_kib = (most_kib - before_kib) / clients.count
-    return Outcome(prober, most - before, held_kib, over_after_s, server.workers() == workers, server.log)
+    return Outcome(prober, most - before, held_kib, over_after_s, server.workers() == workers, server.complaints)
 
 
 @pytest.fixture(scope="module")
@@ -461,7 +461,7 @@ def test_a_flood_of_handshakes_that_never_end_costs_a_worker_but_not_the_server(
         workers = server.workers()
         for _ in range(few_descriptors):
             held.enter_context(socket.create_connection(("127.0.0.1", server.port)))
-        wait_for(lambda: "out_of_descriptors" in server.log)
+        wait_for(lambda: "out_of_descriptors" in server.complaints)
         wait_for(lambda: _answers_over_tls(server, trusting), timeout_s=5)
         assert server.workers() != workers
         assert server.process.poll() is None

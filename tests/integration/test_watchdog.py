@@ -71,7 +71,7 @@ def replaced_within(server: RunningServer, worker: int, seconds: float) -> float
 
 
 def events(server: RunningServer) -> list[str]:
-    return [json.loads(line)["event"] for line in server.log.splitlines() if line.startswith("{")]
+    return [json.loads(line)["event"] for line in server.complaints.splitlines() if line.startswith("{")]
 
 
 def test_a_worker_whose_loop_is_caught_in_a_circle_tells_where_and_is_replaced(tmp_path: Path) -> None:

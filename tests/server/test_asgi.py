@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -359,6 +361,54 @@ def test_an_unexpected_error_is_a_generic_500_whose_id_finds_it_in_the_log(
     assert any("test_asgi.py" in place for place in event["where"])
     assert b"s3cr3t" not in line
     assert b"s3cr3t" not in answer.body
+
+
+@pytest.mark.parametrize("is_request", [True, False], ids=["a handler", "no host"])
+def test_the_id_is_the_trace_of_a_good_traceparent(
+    is_request: bool, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """Also where something fails before there is a request: here a start."""
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    field = (b"traceparent", f"00-{trace}-b7ad6b7169203331-00".encode())
+    app = app_with(raising(LookupError()))
+    if not is_request:
+
+        async def start() -> StartedService:
+            raise Unavailable("database", "it is away")
+
+        app = AsgiApp(start)
+    answer = run(ask(app, "/raise", headers=(HOST, field)))
+    assert answer.header("x-request-id") == (trace if is_request else None)
+    assert json.loads(capsysbinary.readouterr().err)["request_id"] == trace
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [b"00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01"],
+        [b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"] * 2,
+        [b'x\x1b[31m"}\n{"event":"forged'],
+        [],
+    ],
+    ids=["malformed", "two", "hostile", "none"],
+)
+def test_otherwise_the_id_is_one_of_our_own(fields: list[bytes], capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    headers = (HOST, *((b"traceparent", field) for field in fields))
+    request_id = run(ask(app_with(raising(LookupError())), "/raise", headers=headers)).header("x-request-id")
+    assert request_id is not None
+    assert re.fullmatch("[0-9a-f]{32}", request_id)
+    assert request_id != "0af7651916cd43dd8448eb211c80319c"
+    assert json.loads(capsysbinary.readouterr().err)["request_id"] == request_id
+
+
+def test_a_full_disk_under_the_log_fails_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr("sys.stderr", full)
+        answer = run(ask(app_with(raising(LookupError()), *ROUTES), "/raise"))
+        monkeypatch.undo()
+        with contextlib.suppress(OSError):
+            full.close()
+    assert answer.status == 500
 
 
 def test_two_failures_have_two_ids(capsysbinary: pytest.CaptureFixture[bytes]) -> None:

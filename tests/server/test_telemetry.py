@@ -2,13 +2,14 @@
 
 import json
 import logging
+import time
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fastauth.server.telemetry import GranianLog, get_log, where
+from fastauth.server.telemetry import GranianLog, get_log, render, where
 
 HOSTILE = {
     "a line feed": "\n",
@@ -116,3 +117,111 @@ def test_what_the_server_below_has_to_say_is_an_event_too(capsysbinary: pytest.C
     logger.warning("a line\nand %s", "another")
     (line,) = lines_of(capsysbinary)
     assert json.loads(line)["message"] == "a line\nand another"
+
+
+SECRETS = {
+    "a refresh token": "fa_rt_" + "A1b2" * 12,
+    "a client secret": "fa_cs_" + "A1b2" * 12,
+    "an access token": "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJzM2NyM3QifQ.c2ln-bmF0_dXJl",
+    "a ticket": "1." + "A1b2_-" * 14,
+    "a password hash": "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$aGFzaGhhc2g",
+    "a bcrypt hash": "$2b$12$abcdefghijklmnopqrstuuvwxyz0123456789ABCDEFGHIJKLMNOPQ",
+    "an authorization header": "Bearer abcdefgh12345678",
+    "basic credentials": "Basic YWxpY2U6czNjcjN0",
+    "a private key": "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC\n-----END PRIVATE KEY-----",
+}
+
+
+@pytest.mark.parametrize("kind", SECRETS)
+@pytest.mark.parametrize("place", ["value", "nested", "name", "a long text"])
+def test_what_looks_like_a_secret_is_hidden_wherever_it_stands(
+    kind: str, place: str, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    text = f"it choked on {SECRETS[kind]} here"
+    places: dict[str, dict[str, Any]] = {
+        "value": {"reason": text},
+        "nested": {"reason": {"list": [(text,)]}},
+        "name": {"reason": {text: 1}},
+        "a long text": {"reason": "x" * 2_020 + text},
+    }
+    get_log().error("an_event", **places[place])
+    (line,) = lines_of(capsysbinary)
+    secret = json.dumps(SECRETS[kind])[1:-1]
+    assert all(secret[at : at + 12] not in line.decode() for at in range(4, len(secret) - 12))
+    json.loads(line)
+
+
+@pytest.mark.parametrize("password", ["s3cr3t", "s3/cr3t", "s3@cr3t", ""])
+def test_the_user_and_the_password_of_a_url_are_hidden(
+    password: str, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    get_log().error("an_event", reason=f"postgresql://fastauth:{password}@db:5432/x is away")
+    (line,) = lines_of(capsysbinary)
+    assert json.loads(line)["reason"] == "postgresql://(hidden)@db:5432/x is away"
+
+
+def test_an_id_that_looks_a_little_like_a_token_is_shown(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    get_log().error("an_event", sid="q3eyJhbGciOi-7", kid="x-eyJ_0", time_of="2026-11-28T22:00:01.123456Z")
+    (line,) = lines_of(capsysbinary)
+    assert b"hidden" not in line
+
+
+def test_the_pattern_takes_no_time_that_a_client_could_choose() -> None:
+    hostile = [
+        "://" * 1_365,
+        "://a:" * 819,
+        "://:" * 1_000,
+        "eyJ." * 1_000,
+        "$2b$" * 1_000,
+        "Bearer " * 600,
+        "1." * 2_000,
+    ]
+    began_s = time.process_time()
+    for text in hostile:
+        render({"path": text})
+    assert time.process_time() - began_s < 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["password", "new_password", "Authorization", "set-cookie", "client_secret", "token", "ticket", "master_key"],
+)
+def test_nothing_is_shown_under_a_name_that_says_it_is_a_secret(
+    name: str, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    get_log().error("an_event", **{name: "hunter2"}, inside={name: ["hunter2"]})
+    (line,) = lines_of(capsysbinary)
+    assert b"hunter2" not in line
+    assert json.loads(line)[name] == json.loads(line)["inside"][name] == "(hidden)"
+
+
+def test_of_an_object_only_its_type_is_shown_and_of_bytes_their_number(
+    capsysbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    """So a type that holds a secret cannot show it, whatever its ``repr`` does."""
+
+    class Careless:
+        def __repr__(self) -> str:
+            return "hunter2"
+
+    get_log().error(
+        "an_event", a=Careless(), b=ValueError("hunter2"), c=b"hunter2", d=[Careless()], e={"f": Careless()}
+    )
+    (line,) = lines_of(capsysbinary)
+    assert b"hunter2" not in line
+    event = json.loads(line)
+    assert (event["a"], event["b"], event["c"]) == ("(Careless)", "(ValueError)", "(7 bytes)")
+
+
+def test_a_line_has_a_length_that_a_pipe_takes_at_once_or_nearly(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    deep: Any = "end"
+    for _ in range(100):
+        deep = [deep]
+    get_log().error("an_event", value="x" * 100_000, deep=deep)
+    (line,) = lines_of(capsysbinary)
+    assert len(line) < 4_096
+
+
+def test_a_line_that_cannot_be_written_raises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", None)
+    get_log().error("an_event")

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast, get_args
 import click
 import msgspec
 
-from fastauth.cli.options import settings_from, with_settings_options
+from fastauth.cli.options import audit_of, settings_from, with_settings_options
 from fastauth.domain.clients import GRANTS, Client, GrantName, Introspection, check_client_name
 from fastauth.domain.errors import NotFound
 from fastauth.domain.ports import ClientStore
@@ -101,7 +101,16 @@ def add(
         )
         return secret
 
-    _show_secret(f"added {name}", name, client_id, _with_storage(settings, work, may_create=True), as_json)
+    secret = _with_storage(settings, work, may_create=True)
+    audit_of(settings).record(
+        "client_added",
+        client_id=client_id,
+        name=name,
+        grants=list(dict.fromkeys(grants)),
+        scope=checked_scope,
+        introspect=introspect,
+    )
+    _show_secret(f"added {name}", name, client_id, secret, as_json)
 
 
 @client.command("list")
@@ -176,6 +185,7 @@ def rotate_secret(config: Path | None, data_dir: str | None, name: str, keep_old
         return found.client_id, secret
 
     client_id, secret = _with_storage(settings, work)
+    audit_of(settings).record("client_secret_rotated", client_id=client_id, keep_old_s=keep_old)
     _show_secret(f"{name} has a new secret", name, client_id, secret, as_json)
 
 
@@ -185,20 +195,28 @@ def rotate_secret(config: Path | None, data_dir: str | None, name: str, keep_old
 def delete(config: Path | None, data_dir: str | None, name: str) -> None:
     """Delete a client; within a second every token it has is refused."""
 
-    async def work(storage: Storage) -> None:
+    settings = settings_from(config, data_dir)
+
+    async def work(storage: Storage) -> Client:
         found = await _found(storage.clients, name)
         await storage.clients.delete(found.client_id, int(time.time()))
+        return found
 
-    _with_storage(settings_from(config, data_dir), work)
+    deleted = _with_storage(settings, work)
+    audit_of(settings).record("client_deleted", client_id=deleted.client_id, name=deleted.name)
     click.echo(f"fastauth: deleted {name}")
 
 
 def _set_disabled(settings: Settings, name: str, *, disabled: bool) -> None:
-    async def work(storage: Storage) -> None:
+    async def work(storage: Storage) -> Client:
         found = await _found(storage.clients, name)
         await storage.clients.set_disabled(found.client_id, disabled, int(time.time()))
+        return found
 
-    _with_storage(settings, work)
+    found = _with_storage(settings, work)
+    audit_of(settings).record(
+        "client_disabled" if disabled else "client_enabled", client_id=found.client_id, name=found.name
+    )
     click.echo(f"fastauth: {'disabled' if disabled else 'enabled'} {name}")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from fastauth.cli.options import settings_from, with_settings_options
+from fastauth.cli.options import audit_of, settings_from, with_settings_options
 from fastauth.server.settings import Settings, SettingsRefused, is_sqlite, sqlite_file
 
 
@@ -48,6 +48,7 @@ def migrate(config: Path | None, data_dir: str | None, origin: str | None) -> No
     if before == after:
         click.echo(f"fastauth: the schema is {after} already")
     else:
+        audit_of(settings).record("schema_migrated", before=before, after=after)
         click.echo(f"fastauth: migrated the schema from {before or 'nothing'} to {after}")
     if origin is not None:
         _move(settings, sqlite_file(origin))
@@ -96,6 +97,7 @@ def _move(settings: Settings, path: Path) -> None:
         total = sum(house.count(table) for table in TABLES)
         with click.progressbar(length=total, label="moving", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
             counts = asyncio.run(run(house, bar.update))
+    audit_of(settings).record("installation_moved", counts=counts)
     told = ", ".join(f"{count} {table.replace('_', ' ')}" for table, count in counts.items())
     click.echo(f"fastauth: moved {told}; the counts are the same on both sides. {path} is unchanged")
 

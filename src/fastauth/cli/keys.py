@@ -9,7 +9,7 @@ from typing import TypeVar
 import click
 import msgspec
 
-from fastauth.cli.options import settings_from, with_settings_options
+from fastauth.cli.options import audit_of, settings_from, with_settings_options
 from fastauth.jose.rotation import LONGEST_TOKEN_LIFE_S
 from fastauth.server.bootstrap import open_signing_keys
 from fastauth.server.settings import Settings
@@ -30,7 +30,7 @@ def _with_keys(settings: Settings, work: Callable[[SigningKeys], Awaitable[T]]) 
     async def run() -> T:
         storage = await open_existing_storage(settings)
         try:
-            return await work(open_signing_keys(settings, storage))
+            return await work(open_signing_keys(settings, storage, audit_of(settings)))
         finally:
             await storage.close()
 

@@ -7,6 +7,8 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from fastauth.endpoints.audit import Audit
+from fastauth.server.audit import open_command_audit
 from fastauth.server.settings import Settings, load_settings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -26,6 +28,11 @@ def with_settings_options(command: F) -> F:
         type=click.Path(path_type=Path),
         help="A TOML file. [default: ./fastauth.toml if it exists]",
     )(command)
+
+
+def audit_of(settings: Settings) -> Audit:
+    """Where this command says what it has changed, and who runs it."""
+    return open_command_audit(settings, lambda problem: click.echo(f"fastauth: {problem}", err=True))
 
 
 def settings_from(config: Path | None, data_dir: str | None, **flags: object | None) -> Settings:

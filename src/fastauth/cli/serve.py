@@ -21,9 +21,14 @@ def serve(config: Path | None, data_dir: str | None, host: str | None, port: int
     """Serve logins and verifications until told to stop (SIGTERM, Ctrl-C)."""
     settings = settings_from(config, data_dir, host=host, port=port, workers=workers)
     from fastauth.server import lifecycle
+    from fastauth.server.audit import open_audit, tell_limits
     from fastauth.server.instance import InstanceLock
     from fastauth.server.storage import prepare_data_dir
 
+    if settings.otel.is_on:
+        from fastauth.server.tracing import check_extra
+
+        check_extra()
     lifecycle.free_address(settings.host, settings.port)
     prepare_data_dir(settings)
     lock = InstanceLock(settings)  # before anything is changed: another server may be running on it
@@ -31,6 +36,9 @@ def serve(config: Path | None, data_dir: str | None, host: str | None, port: int
         if password := asyncio.run(_prepare(settings)):
             _print_first_login(settings, password)
         _warn_of_plain_http(settings)
+        audit = open_audit(settings)
+        tell_limits(settings, audit)
+        audit.close()  # this process lives as long as the server, and would hold on to a file that was rotated away
         lifecycle.serve(settings, click.echo)
     finally:
         lock.release()
@@ -47,16 +55,19 @@ def _warn_of_plain_http(settings: Settings) -> None:
 
 async def _prepare(settings: Settings) -> str | None:
     """Everything that can fail fails here, once and with one line, instead of in each worker."""
+    from fastauth.server.audit import open_audit
     from fastauth.server.bootstrap import add_first_user, open_signing_keys
     from fastauth.server.storage import open_storage
 
+    audit = open_audit(settings)
     storage = await open_storage(settings)
     try:
-        keys = open_signing_keys(settings, storage)
+        keys = open_signing_keys(settings, storage, audit)
         await keys.load()
         await keys.start_serving()
-        return await add_first_user(settings, storage.users)
+        return await add_first_user(settings, storage.users, audit)
     finally:
+        audit.close()
         await storage.close()
 
 

@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from fastauth.backends.passwords import PasswordHasher
-from fastauth.cli.options import settings_from, with_settings_options
+from fastauth.cli.options import audit_of, settings_from, with_settings_options
 from fastauth.domain.errors import Conflict, NotFound
 from fastauth.domain.identity import LOCAL, check_subject
 from fastauth.domain.ports import UserStore
@@ -128,11 +128,13 @@ def add(
     if source is not None and subject is not None:
         theirs = new_user(canonical, "", checked_scope, source=source, subject=check_subject(subject))
         _with_users(settings, lambda users: users.add(theirs, skeleton(canonical)), may_create=True)
+        audit_of(settings).record("user_added", sub=theirs.sub, name=canonical, source=source)
         _say_done(f"added {canonical}, whom {source} knows as {subject}", canonical, None)
         return
     password, is_generated = _read_password(password_stdin)
     account = new_user(canonical, PasswordHasher(settings.passwords).hash(password), checked_scope)
     _with_users(settings, lambda users: users.add(account, skeleton(canonical)), may_create=True)
+    audit_of(settings).record("user_added", sub=account.sub, name=canonical, source=LOCAL)
     _say_done(f"added {canonical}", canonical, password if is_generated else None)
 
 
@@ -204,6 +206,7 @@ def set_password(config: Path | None, data_dir: str | None, name: str, password_
     password, is_generated = _read_password(password_stdin)
     password_hash = PasswordHasher(settings.passwords).hash(password)
     _with_users(settings, lambda users: users.set_password_hash(canonical, password_hash, int(time.time())))
+    audit_of(settings).record("user_password_set", sub=account.sub, name=canonical)
     _say_done(f"changed the password of {canonical}", canonical, password if is_generated else None)
 
 
@@ -214,7 +217,13 @@ def delete(config: Path | None, data_dir: str | None, name: str) -> None:
     """Delete a user; a new one of the same name will be somebody else (another sub)."""
     settings = settings_from(config, data_dir)
     canonical = canonical_name(name)
-    _with_users(settings, lambda users: users.delete(canonical, int(time.time())))
+
+    async def work(users: UserStore) -> str | None:
+        sub = await _sub_of(users, canonical)
+        await users.delete(canonical, int(time.time()))
+        return sub
+
+    audit_of(settings).record("user_deleted", sub=_with_users(settings, work), name=canonical)
     click.echo(f"fastauth: deleted {canonical}")
 
 
@@ -236,6 +245,9 @@ def import_users(config: Path | None, data_dir: str | None, file: Path, as_json:
     hasher = PasswordHasher(settings.passwords)
     with click.progressbar(length=size, label="importing", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
         report = _with_users(settings, lambda users: import_file(file, users, hasher, bar.update), may_create=True)
+    audit_of(settings).record(
+        "users_imported", added=report.added, existing=report.existing, bad_lines=report.bad_count
+    )
     for line, reason in report.bad:
         click.echo(f"fastauth: {file} line {line}: {reason}", err=True)
     if report.bad_count > len(report.bad):
@@ -249,8 +261,20 @@ def import_users(config: Path | None, data_dir: str | None, file: Path, as_json:
 
 def _set_disabled(settings: Settings, name: str, *, disabled: bool) -> None:
     canonical = canonical_name(name)
-    _with_users(settings, lambda users: users.set_disabled(canonical, disabled, int(time.time())))
+
+    async def work(users: UserStore) -> str | None:
+        sub = await _sub_of(users, canonical)
+        await users.set_disabled(canonical, disabled, int(time.time()))
+        return sub
+
+    sub = _with_users(settings, work)
+    audit_of(settings).record("user_disabled" if disabled else "user_enabled", sub=sub, name=canonical)
     click.echo(f"fastauth: {'disabled' if disabled else 'enabled'} {canonical}")
+
+
+async def _sub_of(users: UserStore, canonical: str) -> str | None:
+    account = await users.find_by_name(canonical)
+    return None if account is None else account.sub
 
 
 def _public(account: User) -> dict[str, Any]:

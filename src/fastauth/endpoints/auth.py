@@ -3,28 +3,31 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
 from fastauth.core import Decision
 from fastauth.domain.errors import FastauthError, InvalidCredentials, IssueFailed, Overloaded, UserNameRefused
 from fastauth.domain.identity import LOCAL, Identity
+from fastauth.domain.limits import RateLimited
 from fastauth.domain.refresh_tokens import RefreshToken
 from fastauth.domain.sessions import Session
 from fastauth.domain.users import User, canonical_name
 from fastauth.domain.waiting_line import LONGEST_AWAY_S
+from fastauth.endpoints.audit import LoginAudit
 from fastauth.endpoints.bodies import check_json_content_type, decode_json
 from fastauth.endpoints.errors import ClientLeft
 from fastauth.endpoints.http import CALLED_OFF, JSON, NO_STORE, Headers, Request, Response
 from fastauth.endpoints.identity import ExternalAccounts, IdentityChain
 from fastauth.endpoints.login_limits import DEVICE_COOKIE, DEVICE_HEADER, LoginLimits, presented_device
-from fastauth.endpoints.login_queue import LoginQueue, Turn
+from fastauth.endpoints.login_queue import Turn
 from fastauth.endpoints.openapi import Operation
 from fastauth.endpoints.problems import problem_response
-from fastauth.endpoints.session_starter import SessionStarter
 from fastauth.endpoints.waiting_page import wants_page
 from fastauth.jose.issuer import IssuedToken, Issuer
+
+T = TypeVar("T")
 
 
 class Credentials(msgspec.Struct):
@@ -68,6 +71,22 @@ class Users(Protocol):
     async def replace_password_hash(self, sub: str, old: str, new: str, now_s: int) -> bool: ...
 
 
+class Queue(Protocol):
+    """Who may have a password checked, and when."""
+
+    def refuse_unread(self, request: Request) -> Overloaded | None: ...
+    async def enter(self, request: Request, name: str, *, is_known_device: bool) -> Turn: ...
+    def leave(self, turn: Turn | None) -> None: ...
+    async def run(self, request: Request, turn: Turn, memory_kib: int, job: Callable[[], T]) -> T: ...
+
+
+class Sessions(Protocol):
+    """How a login becomes a session; ``SessionStarter`` is one."""
+
+    def begin(self, user: User, now_s: int, identity: Identity | None = None) -> tuple[Session, RefreshToken]: ...
+    async def save(self, session: Session, user: User, request: Request) -> bool: ...
+
+
 class Pool(Protocol):
     """Runs jobs that sign, a bounded number of them; raises Overloaded beyond."""
 
@@ -81,15 +100,17 @@ class Log(Protocol):
     def error(self, event: str, **values: Any) -> Any: ...
 
 
-class _Asked(msgspec.Struct, frozen=True):
+class _Asked(msgspec.Struct):
     """A login that is asked for: the account's name in its canonical form, None when no account can have this one, and
-    the nonce of the device if it is a known one.
+    the nonce of the device if it is a known one. For the audit stream, the account as it was found and what refused it.
     """
 
     request: Request
     credentials: Credentials
     name: str | None
-    device: str | None
+    device: str | None = None
+    user: User | None = None
+    reason: str | None = None
 
 
 class _Login(msgspec.Struct):
@@ -133,12 +154,13 @@ class LoginEndpoint:
         self,
         users: Users,
         hasher: Hasher,
-        queue: LoginQueue,
-        sessions: SessionStarter,
+        queue: Queue,
+        sessions: Sessions,
         issuer: Issuer,
         clock: Callable[[], float],
         log: Log,
         limits: LoginLimits,
+        audit: LoginAudit,
         external: ExternalLogins | None = None,
     ) -> None:
         """In: ``external`` None when the own database decides alone."""
@@ -150,6 +172,7 @@ class LoginEndpoint:
         self._clock = clock
         self._log = log
         self._limits = limits
+        self._audit = audit
         self._external = external
         self._background: set[asyncio.Task[None]] = set()
 
@@ -165,22 +188,38 @@ class LoginEndpoint:
         return answer if isinstance(answer, Response) else await answer
 
     def _admit(self, request: Request, decision: Decision) -> Response | Awaitable[Response]:
-        self._limits.judge_address(request, decision)
+        try:
+            self._limits.judge_address(request, decision)
+        except RateLimited as limited:
+            self._audit.limited(request, limited)
+            raise
         refusal = self._queue.refuse_unread(request)
         if refusal is None:
             return self._answer(request)
+        self._audit.sent_away()
         if wants_page(request):
             raise refusal
         return _unread_refusal(refusal.retry_after_s)
 
     async def _answer(self, request: Request) -> Response:
+        try:
+            return await self._answer_read(request)
+        except RateLimited as refusal:
+            self._audit.limited(request, refusal)
+            raise
+        except Overloaded:
+            self._audit.sent_away()
+            raise
+
+    async def _answer_read(self, request: Request) -> Response:
         await self._limits.admit()
         check_json_content_type(request)
         credentials = decode_credentials(await request.read_body())
-        if not credentials.password:  # refused before any source is asked: to LDAP it would be an anonymous bind
-            raise InvalidCredentials
         name = canonical_or_none(credentials.username)
-        asked = _Asked(request, credentials, name, await self._known_device(request, name))
+        asked = _Asked(request, credentials, name)
+        if not credentials.password:  # refused before any source is asked: to LDAP it would be an anonymous bind
+            raise self._refused(asked, "empty_password")
+        asked.device = await self._known_device(request, name)
         # Before anything else is spent on it, unless it may turn out that somebody else checks this password.
         turn = await self._enter(asked) if self._external is None else None
         try:
@@ -188,9 +227,17 @@ class LoginEndpoint:
         finally:
             self._queue.leave(turn)
         if login is None:
-            raise InvalidCredentials
+            raise self._refused(asked, asked.reason or _reason(asked.user))
+        self._audit.succeeded(
+            request,
+            credentials.username,
+            name,
+            login.user,
+            login.session.sid,
+            "new" if asked.device is None else "known",
+        )
         if login.new_hash is not None:
-            self._store_rehashed(login.user, login.new_hash)
+            self._store_rehashed(request, login.user, login.new_hash)
         granted = Granted(login.access.text, "Bearer", login.access.ttl_s, login.refresh.text)
         return Response(200, (JSON, NO_STORE, *self._remember_device(request, login.user)), _encode(granted))
 
@@ -204,9 +251,16 @@ class LoginEndpoint:
             return login
         except (asyncio.CancelledError, ClientLeft) as end:  # whoever hangs up has guessed too
             failed = CALLED_OFF not in end.args
+            if failed:
+                self._refused(asked, "left")
             raise
         finally:  # trouble of our own costs the account nothing
             attempt.settle(failed=failed)
+
+    def _refused(self, asked: "_Asked", reason: str) -> InvalidCredentials:
+        """Told to the operator, and not to the client."""
+        self._audit.refused(asked.request, asked.credentials.username, asked.name, asked.user, reason)
+        return InvalidCredentials()
 
     async def _enter(self, asked: "_Asked") -> Turn:
         name = asked.name or asked.credentials.username
@@ -215,22 +269,27 @@ class LoginEndpoint:
     async def _log_in(self, asked: "_Asked", turn: Turn | None) -> "_Login | None":
         """A session that is stored, None for a refusal."""
         name, password = asked.name, asked.credentials.password
-        user = await self._find(name)
+        user = asked.user = await self._find(name)
         if self._external is not None and name is not None and not self._external.chain.is_local(name, user):
             verdict = await asked.request.while_connected(self._external.chain.ask(name, password, user))
             if isinstance(verdict, Identity):
-                return await self._log_in_as(self._external, verdict, name)
+                return await self._log_in_as(asked, self._external, verdict, name)
             if verdict == "refused":
+                asked.reason = "source"
                 return None
         return await self._log_in_here(asked, user, turn or await self._enter(asked))
 
-    async def _log_in_as(self, external: ExternalLogins, identity: Identity, name: str) -> "_Login | None":
+    async def _log_in_as(
+        self, asked: "_Asked", external: ExternalLogins, identity: Identity, name: str
+    ) -> "_Login | None":
         """Somebody whose password a source has found right; the account here may be disabled all the same."""
-        user = await external.accounts.find(identity, name)
+        user = asked.user = await external.accounts.find(identity, name, asked.request)
         if user is None or user.disabled:
+            asked.reason = "no_account" if user is None else None
             return None
         login = await external.signatures.run(lambda: self._sign(user, identity))
-        return login if login is not None and await self._sessions.save(login.session, user) else None
+        is_saved = login is not None and await self._sessions.save(login.session, user, asked.request)
+        return login if is_saved else None
 
     async def _log_in_here(self, asked: "_Asked", user: User | None, turn: Turn) -> "_Login | None":
         """The own database decides. The row may come from a cache, and be outdated: it is believed only when it admits
@@ -242,7 +301,7 @@ class LoginEndpoint:
             self._queue.leave(turn)  # whatever went wrong before it could be taken
         if login is not None or user is None:
             return login
-        current = await self._users.find_again(user)
+        current = asked.user = await self._users.find_again(user)
         return None if current == user else await self._try(asked, current, turn)
 
     async def _try(self, asked: "_Asked", user: User | None, turn: Turn) -> "_Login | None":
@@ -250,9 +309,9 @@ class LoginEndpoint:
         memory_kib = self._hasher.memory_kib(slowest, user.password_hash if user is not None else None)
         password = asked.credentials.password
         login = await self._queue.run(
-            asked.request, turn, memory_kib, lambda: self._check_and_sign(password, user, slowest)
+            asked.request, turn, memory_kib, lambda: self._check_and_sign(asked.request, password, user, slowest)
         )
-        if login is None or not await self._sessions.save(login.session, login.user):
+        if login is None or not await self._sessions.save(login.session, login.user, asked.request):
             return None
         return login
 
@@ -274,7 +333,9 @@ class LoginEndpoint:
         cookie = b"%b=%b; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age=%d"
         return ((b"set-cookie", cookie % (DEVICE_COOKIE, token, self._limits.devices.ttl_s)),)
 
-    def _check_and_sign(self, password: str, user: User | None, slowest_scheme: str | None) -> "_Login | None":
+    def _check_and_sign(
+        self, request: Request, password: str, user: User | None, slowest_scheme: str | None
+    ) -> "_Login | None":
         """In a hash thread: both the hash and the signature release the GIL, so they share one hand-over."""
         stored_hash = user.password_hash if user is not None and user.source == LOCAL else None
         is_right = stored_hash is not None and self._hasher.check(password, stored_hash)
@@ -282,7 +343,7 @@ class LoginEndpoint:
             for decoy in self._hasher.decoys(slowest_scheme, stored_hash):  # every refusal does the same work
                 self._hasher.check(password, decoy)
             return None
-        return self._sign(user, None, self._rehash(password, user))
+        return self._sign(user, None, self._rehash(request, password, user))
 
     def _sign(self, user: User, identity: Identity | None, new_hash: str | None = None) -> "_Login":
         now_s = int(self._clock())
@@ -293,31 +354,37 @@ class LoginEndpoint:
             raise IssueFailed(f"no token could be made: {type(error).__name__}") from error
         return _Login(user, session, access, refresh, new_hash)
 
-    def _rehash(self, password: str, user: User) -> str | None:
+    def _rehash(self, request: Request, password: str, user: User) -> str | None:
         if not self._hasher.needs_rehash(password, user.password_hash):
             return None
         try:
             return self._hasher.hash(password)
         except Exception as error:  # noqa: BLE001 - no memory, say: the login is good all the same
-            self._log.warning("rehash_failed", sub=user.sub, error=type(error).__name__)
+            self._log.warning("rehash_failed", request_id=request.id, sub=user.sub, error=type(error).__name__)
             return None
 
-    def _store_rehashed(self, user: User, new_hash: str) -> None:
+    def _store_rehashed(self, request: Request, user: User, new_hash: str) -> None:
         # The login does not wait for it: if it fails, the next login tries again.
-        task = asyncio.get_running_loop().create_task(self._replace_hash(user, new_hash))
+        task = asyncio.get_running_loop().create_task(self._replace_hash(request, user, new_hash))
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    async def _replace_hash(self, user: User, new_hash: str) -> None:
+    async def _replace_hash(self, request: Request, user: User, new_hash: str) -> None:
         try:
             await self._users.replace_password_hash(user.sub, user.password_hash, new_hash, int(self._clock()))
         except FastauthError as error:
-            self._log.warning("rehash_not_stored", sub=user.sub, reason=str(error))
+            self._log.warning("rehash_not_stored", request_id=request.id, sub=user.sub, reason=str(error))
 
 
 @lru_cache(LONGEST_AWAY_S)
 def _unread_refusal(retry_after_s: int) -> Response:
     return problem_response(Overloaded(retry_after_s))
+
+
+def _reason(user: User | None) -> str:
+    if user is None:
+        return "unknown_name"
+    return "disabled" if user.disabled else "wrong_password"
 
 
 def canonical_or_none(username: str) -> str | None:

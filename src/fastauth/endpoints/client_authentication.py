@@ -7,6 +7,7 @@ from typing import Final, Protocol
 
 from fastauth.domain.clients import BUILT_IN_CLIENT, Client, ClientSecrets
 from fastauth.domain.errors import InvalidClient
+from fastauth.endpoints.audit import Audit
 from fastauth.endpoints.bodies import form_text
 from fastauth.endpoints.errors import InvalidRequest
 from fastauth.endpoints.http import Request
@@ -23,10 +24,11 @@ class Clients(Protocol):
 class ClientAuthentication:
     """Authenticates the clients of ``/token``, ``/introspect`` and ``/revoke``."""
 
-    def __init__(self, clients: Clients, secrets: ClientSecrets, clock: Callable[[], float]) -> None:
+    def __init__(self, clients: Clients, secrets: ClientSecrets, clock: Callable[[], float], audit: Audit) -> None:
         self._clients = clients
         self._secrets = secrets
         self._clock = clock
+        self._audit = audit
 
     async def authenticate(self, request: Request, fields: Mapping[str, str]) -> Client | None:
         """The client; None for the built-in public one, named or not, which has nothing to authenticate with.
@@ -35,7 +37,7 @@ class ClientAuthentication:
         """
         authorization = request.headers.get(b"authorization")
         if authorization is not None:
-            return await self._by_header(authorization, fields)
+            return await self._by_header(request, authorization, fields)
         client_id, secret = fields.get("client_id"), fields.get("client_secret")
         if secret is None:
             if client_id not in (None, BUILT_IN_CLIENT) or "client_assertion" in fields:
@@ -43,7 +45,7 @@ class ClientAuthentication:
             return None
         if client_id is None:
             raise InvalidRequest("client_secret needs client_id")
-        return await self._by_secret(client_id, secret)
+        return await self._by_secret(request, client_id, secret)
 
     async def require(self, request: Request, fields: Mapping[str, str]) -> Client:
         """As ``authenticate``, but the public client is refused too."""
@@ -52,19 +54,23 @@ class ClientAuthentication:
             raise InvalidClient
         return client
 
-    async def _by_header(self, authorization: bytes, fields: Mapping[str, str]) -> Client:
+    async def _by_header(self, request: Request, authorization: bytes, fields: Mapping[str, str]) -> Client:
         scheme, _, credentials = authorization.partition(b" ")
         if scheme.lower() != b"basic":
             raise InvalidClient
         client_id, secret = _decoded(credentials.strip())
         if "client_secret" in fields or fields.get("client_id", client_id) != client_id:
             raise InvalidRequest("the client authenticates twice: in the header and in the body")
-        return await self._by_secret(client_id, secret)
+        return await self._by_secret(request, client_id, secret)
 
-    async def _by_secret(self, client_id: str, secret: str) -> Client:
+    async def _by_secret(self, request: Request, client_id: str, secret: str) -> Client:
         client = await self._clients.find(client_id)
         is_right = self._secrets.is_right(client, client_id, secret, int(self._clock()))
         if client is None or not is_right or client.disabled:
+            # An id that no client has is not written: it may be a secret in the wrong field.
+            reason = "unknown" if client is None else "disabled" if client.disabled else "wrong_secret"
+            known = None if client is None else client.client_id
+            self._audit.record_some("client_refused", request, client_id=known, reason=reason)
             raise InvalidClient
         return client
 

@@ -1,10 +1,13 @@
 """A request and a response as the endpoints see them."""
 
 import asyncio
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, TypeVar
 from urllib.parse import quote_from_bytes
+
+from fastauth.domain.traces import Trace, trace_of
 
 T = TypeVar("T")
 
@@ -25,10 +28,13 @@ class Request(ABC):
     Header names are lower case; no header of ``UNIQUE_HEADERS`` stands twice, the lines of others are joined. ``peer``
     is the address at the other end of the connection, None where there is none. ``answer_fields`` are headers that its
     answer gets whatever it is, an error too. ``query`` is what stands behind the ``?``, as it was sent. ``on_body`` is
-    called once the whole body is here.
+    called once the whole body is here. ``span`` is set while the request is traced, and only then.
     """
 
-    __slots__ = ("answer_fields", "headers", "method", "on_body", "path", "peer", "query")
+    __slots__ = ("_trace", "answer_fields", "headers", "method", "on_body", "path", "peer", "query", "span")
+
+    span: Any
+    _trace: Trace
 
     def __init__(
         self, method: str, path: str, headers: Mapping[bytes, bytes], peer: str | None = None, query: bytes = b""
@@ -41,6 +47,20 @@ class Request(ABC):
         self.answer_fields: Headers = ()
         self.on_body: Callable[[], None] | None = None
 
+    @property
+    def trace(self) -> Trace:
+        """The trace it belongs to: found when somebody asks, because most requests are never spoken of."""
+        try:
+            return self._trace
+        except AttributeError:
+            self._trace = trace = new_trace(self.headers.get(b"traceparent"))
+            return trace
+
+    @property
+    def id(self) -> str:
+        """32 hexadecimal digits: in every log line about this request, and in an answer that asks to report it."""
+        return self.trace.trace_id
+
     @abstractmethod
     async def read_body(self) -> bytes:
         """The whole body. Raises the errors of ``endpoints/errors.py``: too large, too slow, broken off."""
@@ -52,6 +72,11 @@ class Request(ABC):
     async def while_connected(self, work: Coroutine[Any, Any, T]) -> T:
         """The outcome of ``work``, which is cancelled when the client leaves. Raises ClientLeft."""
         return await work
+
+
+def new_trace(traceparent: bytes | None) -> Trace:
+    """The trace that a request names, else one of our own. Its number is no secret; each process has its own series."""
+    return trace_of(traceparent, random.getrandbits)
 
 
 class Response:

@@ -7,6 +7,8 @@ from typing import Any, Final, Literal, Protocol
 from fastauth.domain.errors import Conflict, Unavailable
 from fastauth.domain.identity import LOCAL, Identity, Route, Verdict
 from fastauth.domain.users import User, skeleton
+from fastauth.endpoints.audit import Audit
+from fastauth.endpoints.http import Request
 
 _SUB_BYTES: Final = 16
 _NO_TIME_LEFT_S: Final = 0.005
@@ -102,6 +104,7 @@ class ExternalAccounts:
         self,
         users: Users,
         log: Log,
+        audit: Audit,
         random_bytes: Callable[[int], bytes],
         clock: Callable[[], float],
         *,
@@ -110,11 +113,12 @@ class ExternalAccounts:
         """In: whether somebody who has no account yet gets one."""
         self._users = users
         self._log = log
+        self._audit = audit
         self._random_bytes = random_bytes
         self._clock = clock
         self._provisions = provisions
 
-    async def find(self, identity: Identity, name: str) -> User | None:
+    async def find(self, identity: Identity, name: str, request: Request) -> User | None:
         """The account, made at the first login under the canonical ``name``; None when there is to be none.
 
         A name that belongs to another account stays with it: a source never takes one over.
@@ -123,7 +127,12 @@ class ExternalAccounts:
         if user is not None:
             return user
         if not self._provisions:
-            self._log.warning("no_account", source=identity.source, hint="fastauth user add NAME --source --subject")
+            self._log.warning(
+                "no_account",
+                request_id=request.id,
+                source=identity.source,
+                hint="fastauth user add NAME --source --subject",
+            )
             return None
         now_s = int(self._clock())
         user = User(
@@ -140,7 +149,13 @@ class ExternalAccounts:
         except Conflict:
             winner = await self._users.find_by_identity(identity.source, identity.subject)
             if winner is None:
-                self._log.warning("name_taken", source=identity.source, hint="another account has this name, or alike")
+                self._log.warning(
+                    "name_taken",
+                    request_id=request.id,
+                    source=identity.source,
+                    hint="another account has this name, or alike",
+                )
             return winner  # of two first logins at the same time
-        self._log.info("user_provisioned", source=identity.source, sub=user.sub)
+        self._log.info("user_provisioned", request_id=request.id, source=identity.source, sub=user.sub)
+        self._audit.record("user_added", request, sub=user.sub, name=user.name, source=identity.source)
         return user

@@ -6,6 +6,7 @@ from typing import Final
 import msgspec
 
 from fastauth.domain.ports import SessionStore
+from fastauth.endpoints.audit import Audit
 from fastauth.endpoints.bearer import bearer_token
 from fastauth.endpoints.bodies import check_json_content_type, decode_json
 from fastauth.endpoints.errors import NoSession
@@ -42,12 +43,14 @@ class LogoutEndpoint:
         sessions: SessionStore,
         catch_up: Callable[[], Awaitable[None]],
         clock: Callable[[], float],
+        audit: Audit,
     ) -> None:
         """In: ``catch_up`` makes this worker know what was just revoked."""
         self._accept = verifier.accept
         self._sessions = sessions
         self._catch_up = catch_up
         self._clock = clock
+        self._audit = audit
 
     async def __call__(self, request: Request) -> Response:
         """Raises TokenMissing, TokenRefused, MalformedBody, NoSession for a client's own token, Unavailable."""
@@ -63,5 +66,8 @@ class LogoutEndpoint:
         await self._sessions.end(claims.sid, now_s, claims.exp)
         if order.all:
             await self._sessions.end_all(claims.sub, now_s)
+        self._audit.record(
+            "session_ended", request, sub=claims.sub, sid=claims.sid, reason="logout", all_of_user=order.all
+        )
         await self._catch_up()
         return _DONE

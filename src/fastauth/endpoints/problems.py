@@ -104,6 +104,7 @@ NEVER_OVER_HTTP: Final = frozenset(
         "settings_refused",
         "start_refused",
         "table_refused",
+        "tracing_refused",
         "username_refused",
     }
 )

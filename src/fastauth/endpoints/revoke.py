@@ -9,6 +9,7 @@ from fastauth.domain.clients import BUILT_IN_CLIENT
 from fastauth.domain.errors import InvalidClient, InvalidGrant
 from fastauth.domain.ports import RevocationBus, SessionStore
 from fastauth.domain.refresh_tokens import RefreshToken
+from fastauth.endpoints.audit import Audit
 from fastauth.endpoints.bodies import read_form
 from fastauth.endpoints.client_authentication import ClientAuthentication
 from fastauth.endpoints.errors import InvalidRequest
@@ -57,6 +58,7 @@ class RevokeEndpoint:
         bus: RevocationBus,
         catch_up: Callable[[], Awaitable[None]],
         clock: Callable[[], float],
+        audit: Audit,
     ) -> None:
         """In: ``catch_up`` makes this worker know what was just revoked."""
         self._clients = clients
@@ -65,6 +67,7 @@ class RevokeEndpoint:
         self._bus = bus
         self._catch_up = catch_up
         self._clock = clock
+        self._audit = audit
 
     async def __call__(self, request: Request) -> Response:
         """Raises InvalidClient, InvalidRequest, InvalidGrant for another client's token, Unavailable."""
@@ -78,13 +81,13 @@ class RevokeEndpoint:
         client_id = BUILT_IN_CLIENT if client is None else client.client_id
         presented = RefreshToken.parse(token)
         if presented is None:
-            await self._revoke_access_token(client_id, token)
+            await self._revoke_access_token(request, client_id, token)
         else:
-            await self._end_session(client_id, presented)
+            await self._end_session(request, client_id, presented)
         await self._catch_up()
         return _DONE
 
-    async def _revoke_access_token(self, client_id: str, token: str) -> None:
+    async def _revoke_access_token(self, request: Request, client_id: str, token: str) -> None:
         try:
             claims = self._accept(token).claims
         except TokenRefused:
@@ -93,11 +96,15 @@ class RevokeEndpoint:
             raise InvalidGrant("the token was issued to another client")
         if claims.jti is not None:
             await self._bus.revoke_token(claims.jti, claims.exp)
+            self._audit.record("token_revoked", request, client_id=client_id, sub=claims.sub, jti=claims.jti)
 
-    async def _end_session(self, client_id: str, presented: RefreshToken) -> None:
+    async def _end_session(self, request: Request, client_id: str, presented: RefreshToken) -> None:
         session = await self._sessions.find(presented.sid)
         if session is None:
             return
         if session.client_id != client_id:
             raise InvalidGrant("the token was issued to another client")
-        await self._sessions.end(session.sid, int(self._clock()))
+        if await self._sessions.end(session.sid, int(self._clock())):
+            self._audit.record(
+                "session_ended", request, client_id=client_id, sub=session.sub, sid=session.sid, reason="revoked"
+            )

@@ -8,6 +8,7 @@ from fastauth.domain.ports import SessionStore
 from fastauth.domain.refresh_tokens import RefreshToken
 from fastauth.domain.sessions import Session, SessionRules
 from fastauth.domain.users import User
+from fastauth.endpoints.http import Request
 
 
 class SessionStarter:
@@ -30,9 +31,11 @@ class SessionStarter:
             claims = identity.claims
         return self._rules.begin(user.sub, BUILT_IN_CLIENT, scope, now_s, self._random_bytes, claims)
 
-    async def save(self, session: Session, user: User) -> bool:
-        """False when the user is gone, disabled, or has another password since the row that was checked.
+    async def save(self, session: Session, user: User, request: Request) -> bool:
+        """False when the user is gone, disabled, or has another password since the row that was checked. In: the
+        request of the login.
 
         Raises Unavailable.
         """
+        del request  # for whoever stands in between, and traces it
         return await self._store.add(session, user.credential_generation)

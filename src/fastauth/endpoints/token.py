@@ -80,7 +80,7 @@ class TokenEndpoint:
         client = await self._clients.authenticate(request, fields)
         await self._admit(client)
         now_us = int(self._clock() * 1_000_000)
-        entitled = await grant.authorize(client, fields, now_us)
+        entitled = await grant.authorize(request, client, fields, now_us)
         scope = narrowed(grant.scope(entitled), fields.get("scope"))
         # Signed before the session changes: what fails here costs nobody a refresh token.
         token = await self._signing.run(lambda: grant.issue(entitled, scope, now_us // 1_000_000))

@@ -29,6 +29,8 @@ from fastauth.endpoints import (
     token,
     verify,
 )
+from fastauth.endpoints.audit import PURPOSE as AUDIT_NAMES
+from fastauth.endpoints.audit import Audit, LoginAudit
 from fastauth.endpoints.auth import ExternalLogins, LoginEndpoint
 from fastauth.endpoints.client_authentication import ClientAuthentication
 from fastauth.endpoints.documents import CachedDocument
@@ -49,6 +51,7 @@ from fastauth.endpoints.verify import VerifyEndpoint
 from fastauth.jose.issuer import Issuer
 from fastauth.jose.keyring import KeyRing
 from fastauth.server.asgi import AsgiApp, Route, Router
+from fastauth.server.audit import open_audit
 from fastauth.server.bootstrap import load_master_key, open_signing_keys
 from fastauth.server.counters import LOOP_DELAY, Counters
 from fastauth.server.dependencies import Dependencies
@@ -60,6 +63,7 @@ from fastauth.server.revocation_feed import RevocationFeed
 from fastauth.server.settings import Settings, load_settings
 from fastauth.server.storage import Storage, open_storage
 from fastauth.server.telemetry import get_log
+from fastauth.server.tracing import TracedQueue, TracedStarter, open_tracing
 from fastauth.server.vitals import Vitals
 from fastauth.server.workers import Heartbeat, WorkerState, WorkerTable
 from fastauth.verifier import Verifier
@@ -180,7 +184,8 @@ async def _compose_on(
     process: Process,
 ) -> Service:
     counters = process.counters
-    signing_keys = open_signing_keys(settings, storage)
+    audit = open_audit(settings, limiting.addresses)
+    signing_keys = open_signing_keys(settings, storage, audit)
     ring = await signing_keys.load()
     await signing_keys.start_serving()
     await asyncio.to_thread(ring.active.sign, b"")  # the first signature of a key is a slow one
@@ -215,10 +220,15 @@ async def _compose_on(
     limits, hasher = limiting.for_login(master_key), PasswordHasher(settings.passwords)
     delay = LoopDelay(counters.of_time(LOOP_DELAY))
     queue = login_queue(settings, counters, hashing, limiting, master_key, delay)
-    external = _external_logins(settings, dependencies, users, signatures)
-    login = LoginEndpoint(users, hasher, queue, starter, issuer, clock, log, limits, external)
+    external = _external_logins(settings, dependencies, users, signatures, audit)
+    tracing = open_tracing(settings.otel)
+    login_audit = LoginAudit(audit, master_key.derive(AUDIT_NAMES))
+    asked, kept = (
+        (queue, starter) if tracing is None else (TracedQueue(queue, tracing), TracedStarter(starter, tracing))
+    )
+    login = LoginEndpoint(users, hasher, asked, kept, issuer, clock, log, limits, login_audit, external)
 
-    authentication = ClientAuthentication(clients, ClientSecrets(master_key.derive(CLIENT_SECRETS)), clock)
+    authentication = ClientAuthentication(clients, ClientSecrets(master_key.derive(CLIENT_SECRETS)), clock, audit)
     grants: list[Grant[Any]] = [
         ClientCredentialsGrant(issuer),
         RefreshTokenGrant(
@@ -231,12 +241,13 @@ async def _compose_on(
             random_bytes,
             feed.catch_up,
             log,
+            audit,
         ),
     ]
     tokens = TokenEndpoint(authentication, grants, limiting.for_token(), Signing(issuer, signatures), clock)
     introspection = IntrospectEndpoint(authentication, verifier, storage.sessions, users, settings.issuer_url, clock)
-    revocation = RevokeEndpoint(authentication, verifier, storage.sessions, storage.bus, feed.catch_up, clock)
-    ending = LogoutEndpoint(verifier, storage.sessions, feed.catch_up, clock)
+    revocation = RevokeEndpoint(authentication, verifier, storage.sessions, storage.bus, feed.catch_up, clock, audit)
+    ending = LogoutEndpoint(verifier, storage.sessions, feed.catch_up, clock, audit)
     about = CachedDocument(metadata.server_metadata(settings.issuer_url, [grant.name for grant in grants]))
     readers = Operators(settings.metrics_readers)
 
@@ -274,11 +285,14 @@ async def _compose_on(
     ]
     document = openapi.OpenApiEndpoint(routes, version("fastauth"), settings.issuer_url)
     routes.append(Route("/openapi.json", document, ("GET",), openapi.OPERATION))
+    if tracing is not None:
+        for route in routes:
+            tracing.watch(route)
     housekeeping = Housekeeping(storage.sessions, storage.bus, storage.leases, settings.tokens.refresh_grace_s)
     service = Service(
         Router(routes),
         counters.of_requests(),
-        (delay, hashing, signatures),
+        (delay, hashing, signatures, audit, *([] if tracing is None else [tracing])),
         limiting,
         storage,
         dependencies,
@@ -289,7 +303,7 @@ async def _compose_on(
 
 
 def _external_logins(
-    settings: Settings, dependencies: Dependencies, users: CachedUsers, signatures: WorkPool
+    settings: Settings, dependencies: Dependencies, users: CachedUsers, signatures: WorkPool, audit: Audit
 ) -> ExternalLogins | None:
     """None when the own database decides every login."""
     identity = settings.identity
@@ -297,7 +311,7 @@ def _external_logins(
     if order == (LOCAL,):
         return None
     chain = IdentityChain(order, dependencies.sources, parse_routes(identity.routes, order), identity.deadline_s)
-    accounts = ExternalAccounts(users, get_log(), secrets.token_bytes, time.time, provisions=identity.provision)
+    accounts = ExternalAccounts(users, get_log(), audit, secrets.token_bytes, time.time, provisions=identity.provision)
     return ExternalLogins(chain, accounts, signatures)
 
 

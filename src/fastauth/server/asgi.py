@@ -1,9 +1,9 @@
 """The ASGI shell: request and response, exact-match routing, and the limits every request meets first."""
 
 import asyncio
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping
+from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
 from fastauth.domain.errors import FastauthError, Overloaded, Unavailable
@@ -16,7 +16,7 @@ from fastauth.endpoints.errors import (
     MethodNotAllowed,
     PathNotFound,
 )
-from fastauth.endpoints.http import MAX_BODY_BYTES, Request, Response
+from fastauth.endpoints.http import MAX_BODY_BYTES, Request, Response, new_trace
 from fastauth.endpoints.openapi import Operation
 from fastauth.endpoints.problems import oauth_response, problem_response
 from fastauth.endpoints.waiting_page import waiting_page, wants_page
@@ -282,11 +282,11 @@ class AsgiApp:
             answer = route.handle(request)
             response: Response = answer if type(answer) is Response else await self._deadlines.keep(answer)
         except FastauthError as error:
-            response = self._errors.answer(error, path, self._is_oauth(path))
+            response = self._errors.answer(error, path, self._is_oauth(path), partial(_id_of, request, scope))
             if isinstance(error, Overloaded) and request is not None and wants_page(request):
                 response = waiting_page(error, request)
         except Exception as error:  # noqa: BLE001 - the last line of defence: a generic 500, and the worker lives
-            response = self._errors.answer_defect(error, path, self._is_oauth(path))
+            response = self._errors.answer_defect(error, path, self._is_oauth(path), partial(_id_of, request, scope))
         headers = response.headers
         if request is not None and request.answer_fields:
             headers += request.answer_fields
@@ -333,36 +333,47 @@ class AsgiApp:
                 return
 
 
+def _id_of(request: Request | None, scope: Scope) -> str:
+    """The id of a request, also of one that could not be made into a ``Request``."""
+    if request is not None:
+        return request.id
+    found = [value for name, value in scope["headers"] if name == b"traceparent"]
+    return new_trace(found[0] if len(found) == 1 else None).trace_id
+
+
 class ErrorAnswers:
     """What an exception is answered with, and which of them leave a line in the log."""
 
     def __init__(self) -> None:
         self._told: dict[str, float] = {}
 
-    def answer(self, error: FastauthError, path: str, is_oauth: bool) -> Response:
-        """An error that fastauth raised on purpose."""
+    def answer(self, error: FastauthError, path: str, is_oauth: bool, request_id: Callable[[], str]) -> Response:
+        """An error that fastauth raised on purpose. In: ``request_id`` finds the id, which is not always needed."""
         if isinstance(error, Unavailable):
-            self._tell(error.dependency, "unavailable", dependency=error.dependency, reason=str(error))
+            self._tell(error.dependency, "unavailable", request_id, dependency=error.dependency, reason=str(error))
         elif isinstance(error, Overloaded):
-            self._tell("", "overloaded", path=path, retry_after_s=error.retry_after_s)
+            self._tell("", "overloaded", request_id, path=path, retry_after_s=error.retry_after_s)
         response = oauth_response(error) if is_oauth else problem_response(error)
         if response.status != 500:
             return response
-        return self.answer_defect(error.__cause__ or error, path, is_oauth, error)
+        return self.answer_defect(error.__cause__ or error, path, is_oauth, request_id, error)
 
     def answer_defect(
-        self, error: BaseException, path: str, is_oauth: bool, answered: FastauthError | None = None
+        self,
+        error: BaseException,
+        path: str,
+        is_oauth: bool,
+        request_id: Callable[[], str],
+        answered: FastauthError | None = None,
     ) -> Response:
         """An error that nobody expected: the answer has an id that finds it in the log, and nothing else."""
-        request_id = secrets.token_hex(8)
-        get_log().error(
-            "request_failed", request_id=request_id, path=path, error=type(error).__name__, where=where(error)
-        )
+        found = request_id()
+        get_log().error("request_failed", request_id=found, path=path, error=type(error).__name__, where=where(error))
         write = oauth_response if is_oauth else problem_response
-        return write(answered or FastauthError(), request_id)
+        return write(answered or FastauthError(), found)
 
-    def _tell(self, key: str, event: str, **values: object) -> None:
+    def _tell(self, key: str, event: str, request_id: Callable[[], str], **values: object) -> None:
         now = time.monotonic()  # a line a second says as much as a thousand
         if now - self._told.get(key, -REFUSAL_LOG_S) >= REFUSAL_LOG_S:
             self._told[key] = now
-            get_log().error(event, **values)
+            get_log().error(event, request_id=request_id(), **values)

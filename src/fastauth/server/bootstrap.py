@@ -13,6 +13,7 @@ from fastauth.domain.errors import Conflict, MasterKeyRefused
 from fastauth.domain.identity import LOCAL, parse_chain
 from fastauth.domain.ports import UserStore
 from fastauth.domain.users import User, skeleton
+from fastauth.endpoints.audit import SILENT, Audit
 from fastauth.jose.wrapping import MASTER_KEY_BYTES, MasterKey
 from fastauth.server.settings import Settings
 from fastauth.server.signing_keys import SigningKeys
@@ -23,10 +24,14 @@ GENERATED_PASSWORD_LENGTH: Final = 24
 _ALPHABET: Final = string.ascii_letters + string.digits
 
 
-def open_signing_keys(settings: Settings, storage: Storage) -> SigningKeys:
-    """The signing keys of these settings; nothing is read or made yet."""
+def open_signing_keys(settings: Settings, storage: Storage, audit: Audit = SILENT) -> SigningKeys:
+    """The signing keys of these settings; nothing is read or made yet. In: who is told of changes."""
     return SigningKeys(
-        storage.keys, storage.leases, lambda may_create: load_master_key(settings, may_create=may_create), settings
+        storage.keys,
+        storage.leases,
+        lambda may_create: load_master_key(settings, may_create=may_create),
+        settings,
+        audit=audit,
     )
 
 
@@ -115,7 +120,7 @@ def new_user(
     )
 
 
-async def add_first_user(settings: Settings, users: UserStore) -> str | None:
+async def add_first_user(settings: Settings, users: UserStore, audit: Audit = SILENT) -> str | None:
     """Make ``admin`` if there is no user at all; out: its password, None if there are users or none may be local."""
     if LOCAL not in parse_chain(settings.identity.chain):
         return None
@@ -127,4 +132,5 @@ async def add_first_user(settings: Settings, users: UserStore) -> str | None:
         await users.add(user, skeleton(FIRST_USER))
     except Conflict:  # another server was faster
         return None
+    audit.record("user_added", sub=user.sub, name=user.name, source=LOCAL, first=True)
     return password

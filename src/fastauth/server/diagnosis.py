@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Final, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -17,6 +18,7 @@ from fastauth.server.dependencies import external_sources, open_source
 from fastauth.server.limiting import table_path
 from fastauth.server.settings import Settings
 from fastauth.server.storage import connect_postgres, on_postgres, on_sqlite
+from fastauth.server.tracing import check_extra
 
 _SLOW_MS: Final = 20.0
 _MOST_SKEW_S: Final = 60.0
@@ -49,6 +51,8 @@ async def diagnose(settings: Settings) -> list[Finding]:
         ("redis", _redis),
         ("identity", _sources),
         ("tls", _tls),
+        ("audit stream", _audit_stream),
+        ("otel", _collector),
         ("machine", _machine),
     ]
     for subject, check in checks:
@@ -62,7 +66,9 @@ async def diagnose(settings: Settings) -> list[Finding]:
         except TimeoutError:
             findings.append(Finding(subject, "broken", "no answer in time", _ADVICE.get(subject, "")))
         except OSError as error:
-            findings.append(Finding(subject, "broken", error.strerror or type(error).__name__))
+            findings.append(
+                Finding(subject, "broken", error.strerror or type(error).__name__, _ADVICE.get(subject, ""))
+            )
     return findings
 
 
@@ -71,6 +77,7 @@ _ADVICE: Final = {
     "refreshes get 503 until then, and tokens are still verified",
     "redis": "see that it runs and that FASTAUTH_REDIS_URL names it; until then each node guards its share of the "
     "limits",
+    "otel": "see that the collector runs and that FASTAUTH_OTEL__ENDPOINT names it; spans are dropped until then",
     "signing keys": "every node needs the same master key",
 }
 
@@ -102,6 +109,27 @@ async def _data_directory(settings: Settings) -> list[Finding]:
     free_mib = system.f_bavail * system.f_frsize // (1 << 20)
     state: Literal["good", "doubtful"] = "good" if free_mib >= 1_024 else "doubtful"
     return [Finding("data directory", state, f"{path}, {free_mib} MiB free", "" if state == "good" else "make room")]
+
+
+async def _audit_stream(settings: Settings) -> list[Finding]:
+    path = settings.audit.path
+    if path is None:
+        return []
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        return [Finding("audit stream", "broken", f"{path} is not writable", "give it to the user who serves")]
+    if path.is_file() and path.stat().st_mode & 0o007:
+        return [Finding("audit stream", "doubtful", f"{path} can be used by everybody", f"chmod o= {path}")]
+    return [Finding("audit stream", "good", f"{path}")]
+
+
+async def _collector(settings: Settings) -> list[Finding]:
+    if not settings.otel.is_on:
+        return []
+    parts = urlsplit(settings.otel.url)
+    check_extra()
+    _, writer = await asyncio.open_connection(parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+    writer.close()
+    return [Finding("otel", "good", f"something listens at {settings.otel.url}")]
 
 
 async def _sqlite(settings: Settings) -> list[Finding]:

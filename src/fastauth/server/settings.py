@@ -30,6 +30,8 @@ from fastauth.endpoints.client_address import Network, parse_networks
 from fastauth.jose.issuer import TokenSettings
 from fastauth.jose.wrapping import MasterKey
 from fastauth.limits.shared.address import RedisRefused, parse_url
+from fastauth.server.audit import AuditSettings
+from fastauth.server.otel_settings import OtelSettings
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=4_096)]
@@ -120,6 +122,8 @@ class Settings(_Section, frozen=True, kw_only=True):
     identity: IdentitySettings = IdentitySettings()
     breaker: BreakerRules = BreakerRules()
     metrics: MetricsSettings = MetricsSettings()
+    audit: AuditSettings = AuditSettings()
+    otel: OtelSettings = OtelSettings()
     lanes: LaneSettings = LaneSettings()
     revocation: RevocationSettings = RevocationSettings()
 
@@ -377,6 +381,8 @@ def _check(settings: Settings) -> Iterator[str]:
     yield from _check_limits(settings)
     yield from _check_database(settings)
     yield from _check_lanes(settings.lanes)
+    yield from settings.audit.problems()
+    yield from settings.otel.problems()
     yield from check_identity(settings.identity, allow_insecure=settings.allow_insecure)
     if "\0" in settings.data_dir:
         yield "data_dir: not a path"

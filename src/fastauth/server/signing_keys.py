@@ -3,13 +3,15 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Final, Literal, cast
 
 import msgspec
 
 from fastauth.domain.errors import FastauthError, MasterKeyRefused
 from fastauth.domain.ports import KeyStore, LeaseStore, RingPolicy, StoredKey
+from fastauth.endpoints.audit import SILENT, Audit
 from fastauth.jose.algorithms import Algorithm
 from fastauth.jose.keyring import KeyRing, unwrap_key, wrap_key
 from fastauth.jose.keys import SigningKey
@@ -68,6 +70,7 @@ class SigningKeys:
         load_master: Callable[[bool], MasterKey],
         settings: Settings,
         clock: Callable[[], int] | None = None,
+        audit: Audit = SILENT,
     ) -> None:
         """In: ``load_master`` gives the master key, and makes one if its argument says that it may; ``clock`` in
         milliseconds since 1970 UTC, None for the store's.
@@ -86,6 +89,7 @@ class SigningKeys:
         self._leases = leases
         self._holder = secrets.token_hex(8)
         self._told: tuple[str, float] = ("", 0.0)
+        self._audit = audit
 
     async def load(self) -> KeyRing:
         """The ring as it is now; on the first start a master key and a signing key are made.
@@ -96,7 +100,8 @@ class SigningKeys:
             now_ms = self._clock()
             key = await asyncio.to_thread(SigningKey.generate, self._settings.alg)
             # Nobody has fetched anything yet, so it signs at once; if another process was first, its key stays.
-            await self._store.change_ring(self._version, self._wrap(key, now_ms, now_ms, may_create=True), {})
+            if await self._store.change_ring(self._version, self._wrap(key, now_ms, now_ms, may_create=True), {}):
+                self._tell_rotated(key, now_ms, "first_start")
             await self._read()
         return self._ring()
 
@@ -115,14 +120,16 @@ class SigningKeys:
             await self._store.save_policy(mine)
         if self._is_due(self._settings.alg):
             ahead_s = max(mine.publish_ahead_s, before.publish_ahead_s if before else 0)
-            await self._rotate(None, self._settings.alg, ahead_s)  # others may still keep the JWKS as long as before
+            await self._rotate(
+                None, self._settings.alg, ahead_s, "start"
+            )  # others may still keep the JWKS as long as before
 
     async def rotate(self, key: SigningKey | None = None) -> Rotation:
         """Publish the next key; it signs when everybody has had the time to fetch it. Raises as ``load``.
 
         In: a key that was made already, or None. A command follows the settings of the servers, not its own.
         """
-        return await self._rotate(key, *await self._policy())
+        return await self._rotate(key, *await self._policy(), "command" if key is None else "schedule")
 
     async def _policy(self) -> tuple[Algorithm, int]:
         """The algorithm of the servers, and for how long a key is published first."""
@@ -131,7 +138,7 @@ class SigningKeys:
             return self._settings.alg, self._settings.publishes_ahead_s
         return cast("Algorithm", policy.alg), max(self._settings.publishes_ahead_s, policy.publish_ahead_s)
 
-    async def _rotate(self, key: SigningKey | None, alg: Algorithm, ahead_s: int) -> Rotation:
+    async def _rotate(self, key: SigningKey | None, alg: Algorithm, ahead_s: int, reason: str) -> Rotation:
         while True:
             await self._require_keys()
             now_ms = self._clock()
@@ -142,6 +149,7 @@ class SigningKeys:
                 continue
             activates_ms = activation_ms(self._stored, now_ms, ahead_s)
             if await self._store.change_ring(self._version, self._wrap(key, now_ms, activates_ms), {}):
+                self._tell_rotated(key, activates_ms, reason)
                 return Rotation(key.kid, activates_ms, False)
 
     async def rotate_now(self) -> Rotation:
@@ -153,6 +161,7 @@ class SigningKeys:
             now_ms = self._clock()
             activates_ms, removals = compromise_plan(self._stored, now_ms)
             if await self._store.change_ring(self._version, self._wrap(key, now_ms, activates_ms), removals):
+                self._tell_rotated(key, activates_ms, "compromise", removed=list(removals))
                 return Rotation(key.kid, activates_ms, False)
 
     async def retire(self, kid: str, *, at_once: bool) -> Literal["removed", "removed_before"]:
@@ -163,6 +172,7 @@ class SigningKeys:
             if removes_ms is None:
                 return "removed_before"
             if await self._store.change_ring(self._version, None, {kid: removes_ms}):
+                self._audit.record("key_retired", kid=kid, at_once=at_once)
                 return "removed"
 
     async def listed(self) -> list[ListedKey]:
@@ -297,6 +307,17 @@ class SigningKeys:
             self._stored = tuple(
                 msgspec.structs.replace(row, wrapped_private=b"") if row.kid in kids else row for row in self._stored
             )
+
+    def _tell_rotated(self, key: SigningKey, activates_ms: int, reason: str, removed: Sequence[str] = ()) -> None:
+        signs_from = datetime.fromtimestamp(activates_ms / 1000, UTC).isoformat(timespec="seconds")
+        self._audit.record(
+            "key_rotated",
+            kid=key.kid,
+            alg=key.alg,
+            signs_from=signs_from.replace("+00:00", "Z"),
+            reason=reason,
+            removed=removed,
+        )
 
     def _tell(self, reason: str) -> None:
         last, at = self._told

@@ -2,26 +2,101 @@
 
 import contextlib
 import logging
+import re
 import sys
 import traceback
-from typing import Any, BinaryIO, Final, cast
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Final
 
 import msgspec
 import structlog
 
-_encode = msgspec.json.Encoder(enc_hook=repr).encode
+HIDDEN: Final = "(hidden)"
+_MOST_CHARACTERS: Final = 2_048  # a line stays below what a pipe takes at once, or nearly
+_DEEPEST: Final = 4
+
+# A field whose name has one of these words in it is not shown, whatever it holds.
+_SECRET_WORDS: Final = frozenset(
+    {
+        "authorization", "bearer", "cookie", "cookies", "credential", "credentials", "hash", "key", "keys",
+        "passphrase", "passwd", "password", "passwords", "private", "secret", "secrets", "ticket", "tickets", "token",
+        "tokens",
+    }
+)  # fmt: skip
+_WORD: Final = re.compile(r"[a-z]+")
+# What looks like one of these is not shown wherever it stands: the net below, for the text of somebody else's errors.
+_SECRET_TEXT: Final = re.compile(
+    r"""
+      fa_(?:rt|cs)_[\w-]*                                   # our refresh tokens and client secrets
+    | (?<![\w-])eyJ[\w-]*(?:\.[\w-]*)*                     # a JWT; not in the middle of an id that is random
+    | \b1\.[\w-]{60,}                                      # our tickets and proofs of known devices
+    | \$(?:argon2\w*|2[abxy]|scrypt|pbkdf2[\w-]*)\$\S*    # password hashes
+    | (?<=://)[^\s/@]*:\S*(?=@)                             # user and password of a URL
+    | (?i:(?:bearer|basic)\ +[\w.~+/=-]{8,})               # an Authorization header
+    | -----BEGIN[^-]*PRIVATE\ KEY-----.*                    # PEM
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_encode: Final = msgspec.json.Encoder().encode
 
 
 def _render(_logger: object, _method: str, event: structlog.typing.EventDict) -> bytes:
+    return render({name: event.pop(name) for name in ("time", "level", "event")} | dict(event))
+
+
+def render(fields: Mapping[str, object]) -> bytes:
+    """One line of JSON, without its end. No secret passes: see ``shown``."""
     # msgspec leaves U+2028, ESC's C1 cousins and the like readable; a terminal must not act on them.
-    ordered = {name: event.pop(name) for name in ("time", "level", "event")} | dict(event)
+    ordered = {_shown_name(name): shown(name, value) for name, value in fields.items()}
     try:
         text = _encode(ordered).decode()
-    except UnicodeEncodeError:  # a lone surrogate: a file name, say, that is not UTF-8
-        text = _encode({name: _plain(value) for name, value in ordered.items()}).decode()
+    except (UnicodeEncodeError, OverflowError):  # a lone surrogate: a file name, say, that is not UTF-8
+        text = _encode({_plain(name): _plain(value) for name, value in ordered.items()}).decode()
     if text.isascii() and text.isprintable():
         return text.encode()
     return "".join(char if char.isprintable() else _escape(char) for char in text).encode()
+
+
+def shown(name: str, value: object, depth: int = 0) -> Any:
+    """What a line may show of a value: numbers, and text without what looks like a secret.
+
+    Of anything else only its type is shown, so an object that holds a secret never needs a careful ``repr``; of bytes
+    their number. Nothing is shown where the name of the field says that it holds a secret.
+    """
+    if isinstance(value, str):
+        return HIDDEN if _says_secret(name) else _shown_text(value)
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if _says_secret(name):
+        return HIDDEN
+    if depth == _DEEPEST:
+        return "(more)"
+    if isinstance(value, Mapping):
+        return {_shown_text(str(inner)): shown(f"{name} {inner}", item, depth + 1) for inner, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [shown(name, item, depth + 1) for item in value]
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"({len(value)} bytes)"
+    return f"({type(value).__name__})"
+
+
+def _shown_text(text: str) -> str:
+    # An audit event has a dozen texts, and the pattern costs ten times what these look-ups do. Each alternative needs
+    # one of these; a space stands in an Authorization header and in PEM.
+    has_sign = " " in text or "fa_" in text or "eyJ" in text or "$" in text or "://" in text or "1." in text
+    if not has_sign and len(text) <= _MOST_CHARACTERS:
+        return text
+    text = _SECRET_TEXT.sub(HIDDEN, text[: 2 * _MOST_CHARACTERS])  # one that is cut is recognised all the same
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]} (cut)"
+
+
+_shown_name: Final = lru_cache(512)(_shown_text)
+
+
+@lru_cache(512)
+def _says_secret(name: str) -> bool:
+    return not _SECRET_WORDS.isdisjoint(_WORD.findall(name.lower()))
 
 
 def _plain(value: object) -> str:
@@ -50,23 +125,25 @@ GRANIAN_LOGS: Final[dict[str, Any]] = {
 }
 
 
-class _LogStream:
-    """Standard error, which may be a file on a full disk: a line that cannot be written must not cost an answer."""
+class StandardError:
+    """Where lines go. One that cannot be written, because a disk is full, say, is lost: no request fails of it."""
 
-    def write(self, data: bytes) -> int:
-        with contextlib.suppress(OSError, ValueError):
-            sys.stderr.buffer.write(data)
-        return len(data)
+    def msg(self, line: bytes) -> bool:
+        """Whether the line was written."""
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # full, closed, never there
+            stream = sys.stderr.buffer
+            stream.write(line + b"\n")
+            stream.flush()
+            return True
+        return False
 
-    def flush(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            sys.stderr.buffer.flush()
+    debug = info = warning = error = msg
 
 
 def get_log() -> Any:
     """A structlog logger of fastauth's own; an application that mounts fastauth keeps its configuration."""
     return structlog.wrap_logger(
-        structlog.BytesLogger(cast("BinaryIO", _LogStream())),
+        StandardError(),
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),

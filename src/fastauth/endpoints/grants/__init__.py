@@ -22,7 +22,7 @@ class Grant(Protocol[E]):
         """Limits beside those of the client. Raises RateLimited."""
         ...
 
-    async def authorize(self, client: Client | None, fields: Mapping[str, str], now_us: int) -> E:
+    async def authorize(self, request: Request, client: Client | None, fields: Mapping[str, str], now_us: int) -> E:
         """Judge the request, without changing anything. In: the client, None for the built-in public one.
 
         Raises InvalidRequest, InvalidGrant, UnauthorizedClient, RateLimited.

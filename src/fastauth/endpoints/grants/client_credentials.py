@@ -20,7 +20,9 @@ class ClientCredentialsGrant:
     async def admit(self, request: Request) -> None:
         """The limit of the client is enough."""
 
-    async def authorize(self, client: Client | None, _fields: Mapping[str, str], _now_us: int) -> Client:
+    async def authorize(
+        self, _request: Request, client: Client | None, _fields: Mapping[str, str], _now_us: int
+    ) -> Client:
         """Raises InvalidClient for the public client, UnauthorizedClient for one without this grant."""
         if client is None:
             raise InvalidClient

@@ -11,6 +11,7 @@ from fastauth.domain.ports import SessionStore
 from fastauth.domain.refresh_tokens import RefreshToken
 from fastauth.domain.sessions import RefreshReused, Replay, Rotation, Session, SessionRules
 from fastauth.domain.users import User
+from fastauth.endpoints.audit import Audit
 from fastauth.endpoints.errors import InvalidRequest
 from fastauth.endpoints.http import Request
 from fastauth.endpoints.rate_limit import AddressLimit, NamedLimit, decided
@@ -35,6 +36,7 @@ class Log(Protocol):
 class Refresh(msgspec.Struct):
     """What a presented token is entitled to."""
 
+    request: Request
     client_id: str
     presented: RefreshToken
     session: Session
@@ -59,6 +61,7 @@ class RefreshTokenGrant:
         random_bytes: Callable[[int], bytes],
         catch_up: Callable[[], Awaitable[None]],
         log: Log,
+        audit: Audit,
     ) -> None:
         """In: ``catch_up`` makes this worker know what was just revoked."""
         self._sessions = sessions
@@ -70,13 +73,16 @@ class RefreshTokenGrant:
         self._random_bytes = random_bytes
         self._catch_up = catch_up
         self._log = log
+        self._audit = audit
 
     async def admit(self, request: Request) -> None:
         """One token of the address. Raises RateLimited."""
         if self._per_address is not None:
             self._per_address.judge(request, await decided(self._per_address.take(request)))
 
-    async def authorize(self, client: Client | None, fields: Mapping[str, str], now_us: int) -> Refresh:
+    async def authorize(
+        self, request: Request, client: Client | None, fields: Mapping[str, str], now_us: int
+    ) -> Refresh:
         """Raises InvalidRequest, InvalidGrant, RateLimited."""
         text = fields.get("refresh_token")
         if text is None:
@@ -84,7 +90,8 @@ class RefreshTokenGrant:
         presented = RefreshToken.parse(text)
         if presented is None:
             raise InvalidGrant("the refresh token is no longer good")
-        return await self._look(BUILT_IN_CLIENT if client is None else client.client_id, presented, now_us)
+        client_id = BUILT_IN_CLIENT if client is None else client.client_id
+        return await self._look(request, client_id, presented, now_us)
 
     def scope(self, refresh: Refresh) -> str:
         """That of the session."""
@@ -101,10 +108,10 @@ class RefreshTokenGrant:
             outcome = refresh.outcome
             if isinstance(outcome, Replay) or await self._sessions.rotate(outcome.session, refresh.session.token_hash):
                 return outcome.token.text
-            refresh = await self._look(refresh.client_id, refresh.presented, refresh.now_us)
+            refresh = await self._look(refresh.request, refresh.client_id, refresh.presented, refresh.now_us)
         raise Unavailable("database", "the session keeps changing")
 
-    async def _look(self, client_id: str, presented: RefreshToken, now_us: int) -> Refresh:
+    async def _look(self, request: Request, client_id: str, presented: RefreshToken, now_us: int) -> Refresh:
         """What the token is worth right now."""
         session = await self._sessions.find(presented.sid)
         if session is None or session.client_id != client_id:
@@ -115,15 +122,16 @@ class RefreshTokenGrant:
         try:
             outcome = self._rules.refresh(session, presented, now_us, self._random_bytes)
         except RefreshReused as error:
-            await self._end(session, now_us // 1_000_000)
+            await self._end(request, session, now_us // 1_000_000)
             raise InvalidGrant("the refresh token is no longer good") from error
         if isinstance(outcome, Rotation) and outcome.pace is not None and self._per_family is not None:
             self._per_family.judge(outcome.pace)
-        return Refresh(client_id, presented, session, user, outcome, now_us)
+        return Refresh(request, client_id, presented, session, user, outcome, now_us)
 
-    async def _end(self, session: Session, now_s: int) -> None:
+    async def _end(self, request: Request, session: Session, now_s: int) -> None:
         if await self._sessions.end(session.sid, now_s):
-            self._log.warning(
-                "refresh_token_reused", sid=session.sid, sub=session.sub, client_id=session.client_id, session="ended"
-            )
+            what = {"sid": session.sid, "sub": session.sub, "client_id": session.client_id, "session": "ended"}
+            self._audit.record("refresh_token_reused", request, "warning", **what)
+            if not self._audit.is_in_log:  # nobody who reads the log alone may miss an incident
+                self._log.warning("refresh_token_reused", request_id=request.id, **what)
         await self._catch_up()
