@@ -172,7 +172,7 @@ def a_worker_is_stopped(path: Path, seconds: float) -> Report:
         back: list[float] = []
 
         def stop() -> None:
-            worker = server.workers()[0]
+            worker = server.workers_that_work(2)[0]
             os.kill(worker, signal.SIGSTOP)
             back.append(seconds_until(lambda: not is_alive(worker) and len(server.workers()) == 2))
 

@@ -26,6 +26,7 @@ from fastauth.jose.keys import SigningKey
 from fastauth.jose.wrapping import MasterKey
 from fastauth.server.limiting import table_path
 from fastauth.server.settings import load_settings
+from fastauth.server.workers import WorkerTable, workers_path
 
 T = TypeVar("T")
 
@@ -114,6 +115,12 @@ class RunningServer:
         """The process ids of the workers that live."""
         path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return [int(pid) for pid in path.read_text().split()]
+
+    def workers_that_work(self, count: int) -> list[int]:
+        """The same, once so many have started: the ready line is that of the first one."""
+        table = WorkerTable.of_running(workers_path(self.data_dir))
+        wait_for(lambda: len(table.living()) == count)
+        return sorted(state.pid for state in table.living())
 
     def request(
         self, method: str, path: str, body: bytes | str | None = None, headers: dict[str, str] | None = None

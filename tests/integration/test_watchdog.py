@@ -77,7 +77,7 @@ def events(server: RunningServer) -> list[str]:
 def test_a_worker_whose_loop_is_caught_in_a_circle_tells_where_and_is_replaced(tmp_path: Path) -> None:
     with running_server(filled(tmp_path), env=misbehaving(tmp_path, SPINS)) as server:
         token = server.login("alice", "pw").json["token"]
-        (worker,) = server.workers()
+        (worker,) = server.workers_that_work(1)
         os.kill(worker, signal.SIGUSR1)
         assert replaced_within(server, worker, 8) < 8
         assert server.verify(token).status == 200
@@ -92,7 +92,7 @@ def test_a_worker_whose_loop_is_caught_in_a_circle_tells_where_and_is_replaced(t
 
 def test_a_stopped_worker_is_replaced_while_the_other_one_serves(tmp_path: Path) -> None:
     with running_server(filled(tmp_path), "--workers", "2", env=misbehaving(tmp_path, SPINS)) as server:
-        stopped, other = server.workers()
+        stopped, other = server.workers_that_work(2)
         os.kill(stopped, signal.SIGSTOP)
         wait_for(lambda: not is_alive(stopped), timeout_s=8)
         wait_for(lambda: len(server.workers()) == 2)
@@ -102,7 +102,7 @@ def test_a_stopped_worker_is_replaced_while_the_other_one_serves(tmp_path: Path)
 
 def test_a_worker_that_is_silent_for_a_moment_is_left_alone(tmp_path: Path) -> None:
     with running_server(filled(tmp_path), env=misbehaving(tmp_path, SPINS)) as server:
-        (worker,) = server.workers()
+        (worker,) = server.workers_that_work(1)
         os.kill(worker, signal.SIGSTOP)
         time.sleep(1)  # half of what it may
         os.kill(worker, signal.SIGCONT)
@@ -115,7 +115,7 @@ def test_a_worker_that_has_grown_too_large_makes_room_for_another_and_no_request
     env = {**misbehaving(tmp_path, GROWS), "FASTAUTH_WORKER_MEMORY_MIB": "150"}
     with running_server(filled(tmp_path), env=env) as server:
         token = server.login("alice", "pw").json["token"]
-        (worker,) = server.workers()
+        (worker,) = server.workers_that_work(1)
 
         async def grow_in_the_middle() -> dict[int, int]:
             stream = Stream("verify", FixedRequests([verify_bytes(token)]), steady(6, 200), connections=20)
@@ -136,7 +136,7 @@ def test_a_worker_that_has_grown_too_large_makes_room_for_another_and_no_request
 def test_a_server_stops_in_time_while_one_worker_takes_the_place_of_another(tmp_path: Path) -> None:
     env = {**misbehaving(tmp_path, GROWS), "FASTAUTH_WORKER_MEMORY_MIB": "150", "FASTAUTH_GRACE_S": "2"}
     with running_server(filled(tmp_path), env=env) as server:
-        (worker,) = server.workers()
+        (worker,) = server.workers_that_work(1)
         os.kill(worker, signal.SIGUSR1)
         wait_for(lambda: "worker_too_large" in server.log)
         workers = server.workers()
@@ -146,7 +146,7 @@ def test_a_server_stops_in_time_while_one_worker_takes_the_place_of_another(tmp_
 
 def test_upon_a_signal_a_worker_tells_where_it_is_and_goes_on(tmp_path: Path) -> None:
     with running_server(filled(tmp_path), env=CHEAP) as server:
-        (worker,) = server.workers()
+        (worker,) = server.workers_that_work(1)
         os.kill(worker, signal.SIGUSR2)
         wait_for(lambda: "most recent call first" in server.log, timeout_s=5)
         assert server.login("alice", "pw").status == 200

@@ -161,7 +161,7 @@ class RunningServer:
             cache_hit_share=change.cache_hit_share(),
             tickets_outstanding=sum(worker.sent_away for worker in workers),
             retry_after_s=max((worker.retry_after_s for worker in workers), default=0),
-            renewals_refused_per_s=change.rate(change.count("lane renew", LANE_DECISIONS[1])),
+            renewals_refused_per_s=change.rate(change.grown("lane renew", LANE_DECISIONS[1])),
             revocation_staleness_s=max((worker.staleness_ms for worker in workers), default=0) / 1e3,
         )
 
@@ -172,7 +172,7 @@ class _Change:
         self._after = after
         self.seconds = max(1e-3, after.at_s - before.at_s)
 
-    def count(self, family: str, *outcomes: str) -> int:
+    def grown(self, family: str, *outcomes: str) -> int:
         before, after = self._before.counts[family], self._after.counts[family]
         return sum(after[outcome] - before[outcome] for outcome in outcomes)
 
@@ -192,24 +192,24 @@ class _Change:
         family = f"requests {route}"
         return RouteView(
             route=route,
-            per_s=self.rate(self.count(family, *STATUSES)),
-            refused_per_s=self.rate(self.count(family, "429", "503")),
-            failed_per_s=self.rate(self.count(family, "5xx")),
+            per_s=self.rate(self.grown(family, *STATUSES)),
+            refused_per_s=self.rate(self.grown(family, "429", "503")),
+            failed_per_s=self.rate(self.grown(family, "5xx")),
             p50_ms=quantile_ms(counts, 0.5),
             p99_ms=quantile_ms(counts, 0.99),
         )
 
     def limit(self, limit: str) -> LimitView:
-        refused = self.count(limit, *(outcome for outcome in self._after.counts[limit] if outcome in _REFUSED))
+        refused = self.grown(limit, *(outcome for outcome in self._after.counts[limit] if outcome in _REFUSED))
         return LimitView(
             limit=limit,
-            admitted_per_s=self.rate(self.count(limit, "admitted")),
+            admitted_per_s=self.rate(self.grown(limit, "admitted")),
             refused_per_s=self.rate(refused),
         )
 
     def cache_hit_share(self) -> float | None:
-        asked = self.count("requests /verify", "2xx")
-        return round(max(0.0, 1 - self.count("tokens", CHECKED) / asked), 4) if asked else None
+        asked = self.grown("requests /verify", "2xx")
+        return round(max(0.0, 1 - self.grown("tokens", CHECKED) / asked), 4) if asked else None
 
 
 def _lane(lane: str, change: _Change, workers: list[WorkerState]) -> LaneView:
@@ -218,9 +218,9 @@ def _lane(lane: str, change: _Change, workers: list[WorkerState]) -> LaneView:
         lane=lane,
         waiting=sum(getattr(worker, f"waiting_{lane}") for worker in workers),
         wait_s=max((getattr(worker, f"wait_{lane}_us") for worker in workers), default=0) / 1e6,
-        admitted_per_s=change.rate(change.count(family, ADMITTED, WITH_TICKET)),
-        with_ticket_per_s=change.rate(change.count(family, WITH_TICKET)),
-        sent_away_per_s=change.rate(change.count(family, TOO_LONG, UNREAD)),
+        admitted_per_s=change.rate(change.grown(family, ADMITTED, WITH_TICKET)),
+        with_ticket_per_s=change.rate(change.grown(family, WITH_TICKET)),
+        sent_away_per_s=change.rate(change.grown(family, TOO_LONG, UNREAD)),
     )
 
 
