@@ -5,7 +5,9 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -34,7 +36,7 @@ from tests.integration.running import (
 )
 from tests.integration.test_sessions import NO_LIMITS
 from tests.postgres_servers import running_postgres
-from tests.proxy_servers import KINDS, ProxyServer, running_proxy
+from tests.proxy_servers import DEPLOY, KINDS, ProxyServer, running_proxy
 
 PASSWORD: Final = "correct horse battery staple"
 USERS: Final = [(f"u{number}", PASSWORD) for number in range(20)]
@@ -279,9 +281,10 @@ def test_both_nodes_are_restarted_under_load_without_a_failed_request(
 
     loads = under_load(map(proxies, kinds), restart_both)
     assert [failure for load in loads for failure in load.failures] == []
-    for load in loads:
+    for kind, load in zip(kinds, loads, strict=True):
         assert load.requests >= 200 * 2 * DRAIN_S * RESTARTS
-        record_property("restarts", {"requests": load.requests, "slowest_ms": round(load.slowest_ms)})
+        told = {"proxy": kind, "requests": load.requests, "slowest_ms": round(load.slowest_ms)}
+        record_property(f"restarts_behind_{kind}", told)
 
 
 @pytest.mark.parametrize("kinds", TOGETHER, ids=" and ".join)
@@ -306,7 +309,8 @@ def test_when_a_node_is_killed_only_its_requests_in_flight_fail(
     failures = [failure for load in loads for failure in load.failures]
     in_flight = [one for one in failures if any(one.due_s <= at + 0.05 and one.over_s >= at for at in killed_s)]
     assert failures == in_flight
-    record_property("killed", {"times": len(killed_s), "failed": len(failures)})
+    requests = sum(load.requests for load in loads)
+    record_property("killed", {"times": len(killed_s), "requests": requests, "failed": len(failures)})
 
 
 # ------------------------------------------------------------------ what reaches fastauth
@@ -427,3 +431,12 @@ def test_with_no_node_to_ask_the_application_is_not_asked_either(
             answer = asked(alone.application_port, "GET", "/", authorization, ("X-Auth-Subject", "admin"))
             assert answer.status in (500, 502, 503)
     assert len(house.application.seen) == before
+
+
+# ------------------------------------------------------------------ the image
+
+
+def test_the_health_check_of_the_image_passes_where_a_node_is_alive(house: House) -> None:
+    (check,) = re.findall(r"^    CMD (\[.*\])$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+    environment = {**os.environ, "FASTAUTH_PORT": str(house.nodes[0].port)}
+    assert subprocess.run(json.loads(check), env=environment, check=False, timeout=30).returncode == 0
