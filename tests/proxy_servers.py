@@ -100,12 +100,14 @@ def replaced(text: str, addresses: Mapping[str, object]) -> str:
     return text
 
 
-def _command(kind: str, addresses: Addresses, folder: Path) -> list[str]:
+def _command(kind: str, addresses: Addresses, folder: Path, edits: Mapping[str, str]) -> list[str]:
     """Writes the files; out: what runs on them."""
     written = {}
     for shipped in (DEPLOY / kind).iterdir():
         text = replaced(shipped.read_text(), addresses.shipped())
         text = text.replace("/etc/haproxy", str(folder)).replace("/etc/traefik", str(folder))
+        for before, after in edits.items():
+            text = text.replace(before, after)
         written[shipped.name] = folder / shipped.name
         written[shipped.name].write_text(text)
     if kind == "nginx":
@@ -128,10 +130,12 @@ def _answers(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def running_proxy(kind: str, nodes: Sequence[int], application: int, folder: Path) -> Iterator[ProxyServer]:
-    """One of ``KINDS`` from its first answer to its end."""
+def running_proxy(
+    kind: str, nodes: Sequence[int], application: int, folder: Path, edits: Mapping[str, str] | None = None
+) -> Iterator[ProxyServer]:
+    """One of ``KINDS`` from its first answer to its end. In: what is changed in its files, to see what happens then."""
     addresses = Addresses(nodes, application, *(free_port() for _ in range(3)))
-    command = _command(kind, addresses, folder)
+    command = _command(kind, addresses, folder, edits or {})
     with (folder / "log.txt").open("w") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder)
     proxy = ProxyServer(kind, addresses, process, folder)

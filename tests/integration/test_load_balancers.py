@@ -53,6 +53,9 @@ SETTINGS: Final = {
     "FASTAUTH_MASTER_KEY": "A" * 43,
     "FASTAUTH_PROXY__TRUSTED": "loopback",
     "FASTAUTH_DRAIN_S": str(DRAIN_S),
+    # Two nodes that start, a database, two proxies and the load share the cores of whoever runs this.
+    "FASTAUTH_DATABASE__ACQUIRE_TIMEOUT_S": "3",
+    "FASTAUTH_DATABASE__STATEMENT_TIMEOUT_S": "3",
 }
 FORGED: Final = "203.0.113.9"
 
@@ -430,6 +433,19 @@ def test_with_no_node_to_ask_the_application_is_not_asked_either(
         for _ in range(3):
             answer = asked(alone.application_port, "GET", "/", authorization, ("X-Auth-Subject", "admin"))
             assert answer.status in (500, 502, 503)
+    assert len(house.application.seen) == before
+
+
+def test_a_script_of_haproxy_that_fails_lets_nobody_through(
+    house: House, proxies: Callable[[str], ProxyServer], tmp_path: Path
+) -> None:
+    authorization = bearer(proxies("haproxy").port)
+    before = len(house.application.seen)
+    ports, fails = [node.port for node in house.nodes], {"core.httpclient()": "nothing_of_this_name()"}
+    with running_proxy("haproxy", ports, house.application.port, tmp_path, fails) as broken:
+        wait_for(lambda: asked(broken.port, "GET", "/readyz").status == 200)
+        assert asked(broken.application_port, "GET", "/", authorization).status == 503
+        assert "nothing_of_this_name" in broken.log
     assert len(house.application.seen) == before
 
 
