@@ -2,10 +2,11 @@
 # The real servers and tools that the suite runs: installed where they are missing and may be, else named in one line.
 # With arguments only the programs that they name.
 set -eu
-missing=""
-for pair in nginx:nginx-light haproxy:haproxy openssl:openssl curl:curl \
+missing="" for_checks=""
+[ $# = 0 ] || for_checks="systemd-analyze:systemd"
+for pair in $for_checks nginx:nginx-light haproxy:haproxy openssl:openssl curl:curl \
     redis-server:redis-server redis-sentinel:redis-sentinel redis-cli:redis-tools \
-    psql:postgresql pgbouncer:pgbouncer slapd:slapd chromium:chromium slowhttptest:slowhttptest systemd-analyze:systemd; do
+    psql:postgresql pgbouncer:pgbouncer slapd:slapd chromium:chromium slowhttptest:slowhttptest; do
     case " ${*:-${pair%%:*}} " in *" ${pair%%:*} "*) ;; *) continue ;; esac
     PATH="$PATH:/usr/sbin" command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
 done
