@@ -136,8 +136,9 @@ def running_proxy(
     """One of ``KINDS`` from its first answer to its end. In: what is changed in its files, to see what happens then."""
     addresses = Addresses(nodes, application, *(free_port() for _ in range(3)))
     command = _command(kind, addresses, folder, edits or {})
+    clean = {"PATH": os.environ["PATH"], "HOME": str(folder)}  # HAProxy's file looks there for addresses
     with (folder / "log.txt").open("w") as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder)
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder, env=clean)
     proxy = ProxyServer(kind, addresses, process, folder)
     try:
         for port in (proxy.port, proxy.application_port):
