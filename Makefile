@@ -62,13 +62,15 @@ asan: $(VENV)/.dev  ## the core's tests under AddressSanitizer
 		$(BIN)/python -m pytest -q tests/twins --timeout 900
 
 check: export PATH := $(CURDIR)/$(BIN):$(PATH)
-check: $(VENV)/.dev  ## formatting, lint, strict types, Cython lint, stub check, import layers
+check: $(VENV)/.dev  ## formatting, lint, strict types, Cython lint, stub check, import layers, what stands in deploy
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/cython-lint src/fastauth/_core.pyx
 	$(BIN)/python -m mypy.stubtest fastauth._core
 	$(BIN)/lint-imports
+	@tests/servers.sh haproxy nginx systemd-analyze
+	deploy/check.sh
 
 bench: $(VENV)/.dev  ## micro benchmarks, compared with benchmarks/micro/record.json (RECORD=1 replaces it)
 	$(BIN)/python -m benchmarks.micro.compare $(if $(RECORD),--record)

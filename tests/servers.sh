@@ -1,15 +1,20 @@
 #!/bin/sh
 # The real servers and tools that the suite runs: installed where they are missing and may be, else named in one line.
+# With arguments only the programs that they name.
 set -eu
-missing=""
-for pair in nginx:nginx-light haproxy:haproxy openssl:openssl curl:curl \
+missing="" for_checks=""
+[ $# = 0 ] || for_checks="systemd-analyze:systemd"
+for pair in $for_checks nginx:nginx-light haproxy:haproxy openssl:openssl curl:curl \
     redis-server:redis-server redis-sentinel:redis-sentinel redis-cli:redis-tools \
     psql:postgresql pgbouncer:pgbouncer slapd:slapd chromium:chromium slowhttptest:slowhttptest prometheus:prometheus; do
+    case " ${*:-${pair%%:*}} " in *" ${pair%%:*} "*) ;; *) continue ;; esac
     PATH="$PATH:/usr/sbin" command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
 done
-[ -e /usr/include/ldap.h ] || missing="$missing libldap2-dev"
-[ -e /usr/include/sasl/sasl.h ] || missing="$missing libsasl2-dev"
-ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || missing="$missing libfaketime"
+if [ $# = 0 ]; then
+    [ -e /usr/include/ldap.h ] || missing="$missing libldap2-dev"
+    [ -e /usr/include/sasl/sasl.h ] || missing="$missing libsasl2-dev"
+    ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || missing="$missing libfaketime"
+fi
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
     export DEBIAN_FRONTEND=noninteractive
