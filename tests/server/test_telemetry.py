@@ -2,6 +2,8 @@
 
 import json
 import logging
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -225,3 +227,9 @@ def test_a_line_has_a_length_that_a_pipe_takes_at_once_or_nearly(capsysbinary: p
 def test_a_line_that_cannot_be_written_raises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr", None)
     get_log().error("an_event")
+
+
+def test_a_server_does_not_load_what_only_a_terminal_needs() -> None:
+    script = "import sys, fastauth.server.app; print([name for name in sys.modules if name.split('.')[0] == 'rich'])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
