@@ -28,6 +28,7 @@ ALONE: Final = frozenset(
         "backends/test_hash_scheduler.py",
         "benchmarks/test_open_loop.py",
         "chaos/test_chaos.py",
+        "integration/test_fleet.py",
         "integration/test_hostile_logins.py",
         "integration/test_identity_faults.py",
         "integration/test_load_balancers.py",

@@ -136,13 +136,16 @@ class PostgresServer:
 
     def pause(self) -> None:
         """SIGSTOP to all of it: the kernel accepts connections, and nothing answers."""
-        for pid in self.processes():
-            os.kill(pid, signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         """SIGCONT."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
         for pid in self.processes():
-            os.kill(pid, signal.SIGCONT)
+            with contextlib.suppress(ProcessLookupError):  # a backend may just have ended
+                os.kill(pid, number)
 
     def kill(self) -> None:
         """SIGKILL to all of it, and wait."""

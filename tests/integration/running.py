@@ -81,6 +81,11 @@ class Answer:
         return json.loads(self.body)
 
 
+def without_audit(log: str) -> list[str]:
+    """The lines of a log but for those of the audit stream."""
+    return [line for line in log.splitlines() if '"stream":"audit"' not in line]
+
+
 class RunningServer:
     """The process, its address and its output."""
 
@@ -103,7 +108,7 @@ class RunningServer:
     @property
     def complaints(self) -> str:
         """The log without the audit stream, which stands among it by default."""
-        return "".join(line for line in self.log.splitlines(keepends=True) if '"stream":"audit"' not in line)
+        return "".join(f"{line}\n" for line in without_audit(self.log))
 
     @property
     def first_password(self) -> str:
