@@ -159,7 +159,7 @@ def a_worker_is_killed(path: Path, seconds: float) -> Report:
     return Report(
         scenario="kill -9 of one of two workers, twice",
         requests=accounts_of(result),
-        may_lose=2 * 3 * CONNECTIONS,
+        may_lose=2 * CONNECTIONS,
         because="what was under way in that worker",
         back_s=max(back),
     )
@@ -237,7 +237,7 @@ LIMITS_ON: Final = {
     "FASTAUTH_LIMITS__REFRESH_PER_IP": "10000/s burst 10000",
     "FASTAUTH_LIMITS__VERIFY_PER_IP": "10000/s burst 10000 leased",
 }
-POSTGRES_FAULTS: Final = ("drop", "reset", "garbage")
+POSTGRES_FAULTS: Final = ("drop", "reset", "half_open", "garbage")
 
 
 def postgres_fails(path: Path, seconds: float) -> Report:
@@ -299,10 +299,20 @@ def the_disk_is_full(path: Path, seconds: float) -> Report:
                 while True:
                     file.write(bytes(4_096))
 
-        result = Crowd(server).drive(seconds, (seconds / 4, fill), (seconds * 3 / 4, ballast.unlink))
+        def kill() -> None:
+            (worker,) = server.workers()
+            os.kill(worker, signal.SIGKILL)
+
+        happenings = ((seconds / 4, fill), (seconds / 2, kill), (seconds * 3 / 4, ballast.unlink))
+        result = Crowd(server).drive(seconds, *happenings)
         back_s = seconds_until(lambda: server.login(*USERS[0]).status == 200)
     return Report(
-        scenario="the disk is full", requests=accounts_of(result), may_refuse=("login", "refresh"), back_s=back_s
+        scenario="the disk is full, and the one worker is killed meanwhile",
+        requests=accounts_of(result),
+        may_lose=round(2 * VERIFY_PER_S),
+        because="what came while there was no worker",
+        may_refuse=("login", "refresh"),
+        back_s=back_s,
     )
 
 

@@ -481,7 +481,7 @@ def test_clients_that_leave_in_mid_login_leak_no_permits(tmp_path: Path) -> None
             return Counter(status for status, _ in answers) == {200: 100}
 
         wait_for(all_get_in)
-        told = {json.loads(line)["event"] for line in server.log.splitlines()}
+        told = {json.loads(line)["event"] for line in server.complaints.splitlines()}
         assert told <= {"overloaded"}
 
 

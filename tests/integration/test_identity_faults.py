@@ -157,12 +157,12 @@ def test_a_fault_of_a_source_is_its_own(
         proxy.set("none")
         house.service.is_endless = False
         recovered_s = seconds_until(lambda: house.login(source) == 200)
-        assert house.state(source) == 0
+        wait_for(lambda: house.state(source) == 0, 2)  # a worker tells of it a few times a second
     assert set(statuses) == {503}
     assert set(others.statuses) == {200}
     slowest_ms = max(others.seconds[at_fault:]) * 1000
     assert slowest_ms < 250
-    assert told_s < 0.2 or house.state(source) == 0
+    assert told_s < TIMEOUT_S + 0.5  # the longest that one takes which tries the source again
     assert opened_s < 6 * TIMEOUT_S
     assert recovered_s < OPEN_S + 2 * TIMEOUT_S + 0.5
     wait_for(lambda: all(house.held()[name] <= before[name] + 4 for name in before), 10)
@@ -219,7 +219,7 @@ def test_two_hundred_logins_that_hang_leave_local_logins_their_rate(
         time.sleep(OPEN_S)
         assert house.login("http") == 200
         assert len(house.service.requests) == asked + 1, "more than one call found out"
-        assert house.state("http") == 0
+        wait_for(lambda: house.state("http") == 0, 2)
     wait_for(lambda: all(house.held()[name] <= before[name] + 4 for name in before), 10)
     ratio = sorted(ratios)[len(ratios) // 2]
     assert ratio > 0.6  # of a loaded machine; what it is in earnest is in benchmarks/README.md

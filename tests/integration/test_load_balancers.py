@@ -395,10 +395,16 @@ def test_without_a_good_token_the_application_is_not_asked(
         [("X-Auth-Subject", "admin"), ("X-Auth-Scope", "admin")],
         [("x-auth-subject", "admin"), ("X-AUTH-SUBJECT", "admin")],
         [("X_Auth_Subject", "admin"), ("X_AUTH_SCOPE", "admin")],
+        [("X-Auth_Subject", "admin"), ("X_Auth-Scope", "admin")],
         [("Connection", "X-Auth-Subject, X-Auth-Scope"), ("X-Auth-Subject", "admin")],
-        [("X-Forwarded-For", FORGED), ("Forwarded", f"for={FORGED}"), ("X_Forwarded_For", FORGED)],
+        [
+            ("X-Forwarded-For", FORGED),
+            ("Forwarded", f"for={FORGED}"),
+            ("X_Forwarded_For", FORGED),
+            ("X-Forwarded_For", FORGED),
+        ],
     ],
-    ids=["plain", "twice", "with underscores", "to be taken away", "an address"],
+    ids=["plain", "twice", "with underscores", "with a mixture", "to be taken away", "an address"],
 )
 def test_nothing_that_a_client_says_of_itself_reaches_the_application(
     proxy: ProxyServer, forged: list[tuple[str, str]]

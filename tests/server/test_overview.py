@@ -98,7 +98,7 @@ def test_a_server_whose_workers_are_all_gone_does_not_run(installation: Installa
     installation.table.clear(0)
     with pytest.raises(NotRunning):
         seen(server)
-    with pytest.raises(NotRunning, match="sign of life"):
+    with pytest.raises(NotRunning, match="is there"):
         RunningServer(installation.settings)
 
 

@@ -230,6 +230,9 @@ def test_a_line_that_cannot_be_written_raises_nothing(monkeypatch: pytest.Monkey
 
 
 def test_a_server_does_not_load_what_only_a_terminal_needs() -> None:
-    script = "import sys, fastauth.server.app; print([name for name in sys.modules if name.split('.')[0] == 'rich'])"
+    script = (
+        "import sys, fastauth.cli, fastauth.server.app; "
+        "print([name for name in sys.modules if name.split('.')[0] == 'rich'])"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -84,7 +84,11 @@ def test_one_that_has_grown_too_large_is_said_to_be(kennel: Kennel) -> None:
     kennel.memory_kib = MOST_KIB
     assert kennel.look(BORN_S) == "well"
     kennel.memory_kib = MOST_KIB + 1
-    assert kennel.look(BORN_S) == "large"
+    assert [kennel.look(BORN_S) for _ in range(4)] == ["well", "well", "large", "large"]
+    kennel.memory_kib = MOST_KIB  # it has given some back
+    assert kennel.look(BORN_S) == "well"
+    kennel.memory_kib = MOST_KIB + 1
+    assert kennel.look(BORN_S) == "well"
     kennel.memory_kib = None  # it has just ended
     assert kennel.look(BORN_S) == "well"
 

@@ -11,7 +11,14 @@ from importlib import import_module
 
 import click
 
-from fastauth.domain.errors import FastauthError
+# Where rich is installed, structlog imports it for tracebacks on a terminal: 5 MiB and 60 ms of no use to a server.
+_RICH = sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # None: there is no such module
+import structlog  # noqa: E402, F401 - here, where no other program is that might want it otherwise
+
+if _RICH is None:
+    del sys.modules["rich"]
+
+from fastauth.domain.errors import FastauthError  # noqa: E402
 
 # Loaded when used: ``user list`` must not pay for importing the server.
 _COMMANDS = {

@@ -106,6 +106,8 @@ class AuditFile:
         written = os.write(self._descriptor, data)
         self._is_torn = written != len(data)
         if self._is_torn:  # the disk was full in the middle of it: the next line begins on a line of its own
+            with contextlib.suppress(OSError):  # also that of another process, if there is room for as much as this
+                self._is_torn = os.write(self._descriptor, b"\n") != 1
             raise OSError(0, "only a part could be written")
 
     def close(self) -> None:

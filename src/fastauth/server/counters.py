@@ -194,10 +194,13 @@ class Counters:
 
     def family(self, name: str) -> dict[str, int]:
         """All counters of one family, by outcome."""
-        return {outcome: self._cells.read(place) for (family, outcome), place in _PLACES.items() if family == name}
+        return {outcome: self._cells.read(place) for outcome, place in _FAMILIES.get(name, ())}
 
 
 _SUM_AT: Final = len(BOUNDS_S) + 1
+_FAMILIES: Final[dict[str, list[tuple[str, int]]]] = {}
+for (_family, _outcome), _place in _PLACES.items():
+    _FAMILIES.setdefault(_family, []).append((_outcome, _place))
 
 
 def _status_column(status: int) -> int:

@@ -134,11 +134,21 @@ def permits_path(settings: Settings) -> Path:
     return settings.data_path / "fastauth.permits"
 
 
+def hash_memory_kib(settings: Settings) -> int:
+    """What all hashes at once take, which a worker has for a moment and gives back."""
+    profile = PROFILES[settings.passwords.profile]
+    return _hash_bounds(settings).jobs * profile.memory_kib
+
+
+def _hash_bounds(settings: Settings) -> HashBounds:
+    memory_mib = None if isinstance(settings.lanes.hash_memory_mib, str) else settings.lanes.hash_memory_mib
+    return HashBounds.of_machine(memory_mib, PROFILES[settings.passwords.profile].memory_kib)
+
+
 def hash_scheduler(settings: Settings, counters: Counters) -> HashScheduler:
     """The hash threads of this worker: its part of the cores, and as much again for what other workers leave."""
     lanes, profile = settings.lanes, PROFILES[settings.passwords.profile]
-    memory_mib = None if isinstance(lanes.hash_memory_mib, str) else lanes.hash_memory_mib
-    bounds = HashBounds.of_machine(memory_mib, profile.memory_kib)
+    bounds = _hash_bounds(settings)
     path = permits_path(settings) if settings.workers > 1 else None
     permits = HashPermits(bounds, settings.workers, path)
     return HashScheduler(

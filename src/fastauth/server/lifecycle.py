@@ -5,6 +5,7 @@ granian forks its workers (on Python 3.14 it spawns them); the parent never serv
 """
 
 import contextlib
+import faulthandler
 import os
 import select
 import signal
@@ -25,7 +26,7 @@ from granian.server.mp import MPServer
 from fastauth.limits import LocalBuckets
 from fastauth.server.counters import Counters, counters_path
 from fastauth.server.instance import DrainFlag, drain_path
-from fastauth.server.lanes import permits_path
+from fastauth.server.lanes import hash_memory_kib, permits_path
 from fastauth.server.limiting import table_path
 from fastauth.server.listening import run_worker
 from fastauth.server.settings import Settings
@@ -128,7 +129,10 @@ class Server(MPServer):
         self._table = table
         self._counters = counters
         self._rows = [0] * settings.workers
-        self._watchdog = Watchdog(settings.silent_s, settings.worker_memory_kib, START_TIMEOUT_S)
+        most_kib = settings.worker_memory_kib
+        if most_kib is not None:
+            most_kib += hash_memory_kib(settings)
+        self._watchdog = Watchdog(settings.silent_s, most_kib, START_TIMEOUT_S)
         self._watch_at = 0.0
         self._leaving: list[_Leaving] = []
         self._stop_at: float | None = None
@@ -184,7 +188,10 @@ class Server(MPServer):
 
     def _spawn_worker(self, idx: int, target: Any, callback_loader: Any) -> Any:  # type: ignore[override]
         each = self._table.rows // self.workers
-        row = self._rows[idx] = idx * each + (self._rows[idx] + 1) % each
+        # Not that of one which is still leaving: two would write into it.
+        taken = {self._rows[idx], *(leaving.row for leaving in self._leaving)}
+        row = next(row for row in range(idx * each, (idx + 1) * each) if row not in taken)
+        self._rows[idx] = row
         self._table.clear(row)
         return super()._spawn_worker(idx, target, partial(callback_loader, row))
 
@@ -281,7 +288,8 @@ class Server(MPServer):
     def _take_dead(self) -> list[int]:
         count = len(self.interrupt_children)
         dead, self.interrupt_children[:count] = self.interrupt_children[:count], []
-        return sorted(set(dead))
+        # One that was replaced just as it died has a successor already.
+        return sorted({index for index in dead if not self.wrks[index].inner.is_alive()})
 
     def _backoff(self, index: int) -> float:
         lived_s = time.monotonic() - self.wrks[index].birth
@@ -315,6 +323,7 @@ def serve(settings: Settings, say: Callable[[str], None]) -> None:
 
     Raises StartRefused when the address is taken or no worker comes up, TableRefused.
     """
+    faulthandler.register(STACKS_SIGNAL, all_threads=True)  # for the workers too, from their first moment on
     flag_path, counts_path = drain_path(settings), counters_path(settings.data_path)
     drain = DrainFlag(flag_path)
     drain.clear()

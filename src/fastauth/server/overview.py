@@ -126,9 +126,9 @@ class RunningServer:
         self._living()
 
     def _living(self) -> list[WorkerState]:
-        workers = self._table.living()
+        workers = self._table.present()
         if not workers:
-            raise NotRunning(f"no worker of a server in {self._data_path} gives a sign of life")
+            raise NotRunning(f"no worker of a server in {self._data_path} is there")
         return workers
 
     def read(self) -> Reading:

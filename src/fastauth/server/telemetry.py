@@ -3,20 +3,15 @@
 import contextlib
 import logging
 import re
+import select
 import sys
 import traceback
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import msgspec
-
-# Where rich is installed, structlog imports it for tracebacks on a terminal: 5 MiB and 60 ms of no use to a server.
-_RICH: Final = sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # None: there is no such module
-import structlog  # noqa: E402
-
-if _RICH is None:
-    del sys.modules["rich"]
+import structlog
 
 HIDDEN: Final = "(hidden)"
 _MOST_CHARACTERS: Final = 2_048  # a line stays below what a pipe takes at once, or nearly
@@ -30,7 +25,9 @@ _SECRET_WORDS: Final = frozenset(
         "tokens",
     }
 )  # fmt: skip
+_SECRET_PARTS: Final = ("token", "password", "passphrase", "secret", "masterkey", "apikey", "credential")
 _WORD: Final = re.compile(r"[a-z]+")
+_CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 # What looks like one of these is not shown wherever it stands: the net below, for the text of somebody else's errors.
 _SECRET_TEXT: Final = re.compile(
     r"""
@@ -38,7 +35,7 @@ _SECRET_TEXT: Final = re.compile(
     | (?<![\w-])eyJ[\w-]*(?:\.[\w-]*)*                     # a JWT; not in the middle of an id that is random
     | \b1\.[\w-]{60,}                                      # our tickets and proofs of known devices
     | \$(?:argon2\w*|2[abxy]|scrypt|pbkdf2[\w-]*)\$\S*    # password hashes
-    | (?<=://)[^\s/@]*:\S*(?=@)                             # user and password of a URL
+    | (?<=://)[^\s/@]{0,256}:\S{0,256}(?=@)                             # user and password of a URL
     | (?i:(?:bearer|basic)\ +[\w.~+/=-]{8,})               # an Authorization header
     | -----BEGIN[^-]*PRIVATE\ KEY-----.*                    # PEM
     """,
@@ -102,7 +99,8 @@ _shown_name: Final = lru_cache(512)(_shown_text)
 
 @lru_cache(512)
 def _says_secret(name: str) -> bool:
-    return not _SECRET_WORDS.isdisjoint(_WORD.findall(name.lower()))
+    words = _WORD.findall(_CAMEL.sub("_", name).lower())
+    return not _SECRET_WORDS.isdisjoint(words) or any(part in name.lower() for part in _SECRET_PARTS)
 
 
 def _plain(value: object) -> str:
@@ -115,18 +113,24 @@ def _escape(char: str) -> str:
 
 
 class GranianLog(logging.Handler):
-    """Takes what granian itself has to say into the same stream, a warning at least."""
+    """Takes what granian and other libraries have to say into the same stream, a warning at least."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """One line; a logging handler must not raise."""
         try:
-            get_log().warning("granian", level_name=record.levelname, message=record.getMessage())
+            get_log().warning(
+                "granian" if record.name == "_granian" else "library",
+                logger=record.name,
+                level_name=record.levelname,
+                message=record.getMessage(),
+            )
         except Exception:  # noqa: BLE001 - as logging.Handler.emit demands
             self.handleError(record)
 
 
 GRANIAN_LOGS: Final[dict[str, Any]] = {
     "handlers": {"fastauth": {"class": f"{__name__}.GranianLog"}},
+    "root": {"handlers": ["fastauth"], "level": "WARNING"},
     "loggers": {"_granian": {"handlers": ["fastauth"], "level": "WARNING", "propagate": False}},
 }
 
@@ -138,12 +142,22 @@ class StandardError:
         """Whether the line was written."""
         with contextlib.suppress(OSError, ValueError, AttributeError):  # full, closed, never there
             stream = sys.stderr.buffer
+            # A pipe that nobody reads must not hold up the server, least of all its parent, which has signals to heed.
+            if not _has_room(stream):
+                return False
             stream.write(line + b"\n")
             stream.flush()
             return True
         return False
 
     debug = info = warning = error = msg
+
+
+def _has_room(stream: BinaryIO) -> bool:
+    try:
+        return bool(select.select([], [stream], [], 0)[1])
+    except (OSError, ValueError):  # no file of the system's
+        return True
 
 
 def get_log() -> Any:

@@ -3,6 +3,7 @@
 Pure of processes: it is told how workers are and says what to do. ``lifecycle.py`` does it.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal
@@ -13,6 +14,7 @@ Verdict = Literal["well", "wedged", "hopeless", "large"]
 
 _LATE_S: Final = 2.0  # whoever looks so much too late has been stopped itself, and with it perhaps everybody
 _RESIDENT: Final = "RssAnon:"
+_LARGE_LOOKS: Final = 3  # in a row: memory that is given back at once is no growth
 
 
 class Watchdog:
@@ -35,6 +37,7 @@ class Watchdog:
         self._looked_s: float | None = None
         self._fresh_from_s = 0.0
         self._wedged: set[int] = set()
+        self._large: Counter[int] = Counter()
 
     def begin(self, now_s: float, every_s: float) -> None:
         """Before a round of looks. When it comes far too late, silence is counted from now on: a suspended machine or a
@@ -55,14 +58,17 @@ class Watchdog:
             self._wedged.add(pid)
             return "wedged"
         self._wedged.discard(pid)
-        if self._most_kib is not None and has_told and (self._memory_kib(pid) or 0) > self._most_kib:
-            return "large"
-        return "well"
+        if self._most_kib is None or not has_told or (self._memory_kib(pid) or 0) <= self._most_kib:
+            del self._large[pid]
+            return "well"
+        self._large[pid] += 1
+        return "large" if self._large[pid] >= _LARGE_LOOKS else "well"
 
     def forget(self, pid: int) -> bool:
         """The process is no more; out: whether it had been found wedged."""
         was_wedged = pid in self._wedged
         self._wedged.discard(pid)
+        del self._large[pid]
         return was_wedged
 
 

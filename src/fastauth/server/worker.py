@@ -26,7 +26,7 @@ _TURNS_OF_A_START: Final = 100
 
 def build_worker_app(settings: Settings, parent: int, row: int) -> AsgiApp:
     """In a worker: the application, tied to its parent's drain flag and life. In: its row of the ``WorkerTable``."""
-    faulthandler.register(STACKS_SIGNAL, all_threads=True)
+    faulthandler.register(STACKS_SIGNAL, all_threads=True)  # a worker that was spawned has not inherited it
     # A signal to the terminal's or the parent's group is the parent's affair: only it can stop without losing requests.
     os.setpgid(0, 0)
 

@@ -102,6 +102,12 @@ class WorkerTable:
         """Forget who had the row."""
         self.write(row, WorkerState())
 
+    def present(self) -> list[WorkerState]:
+        """Those whose process is there, however long they have been silent, the eldest first."""
+        states = [self.read(row) for row in range(self.rows)]
+        there = [state for state in states if state.pid and Path(f"/proc/{state.pid}").exists()]
+        return sorted(there, key=lambda state: state.born_us)
+
     def living(self) -> list[WorkerState]:
         """Those who have told of themselves of late, the eldest first."""
         now_us = monotonic_us()
