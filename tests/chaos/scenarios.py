@@ -291,7 +291,7 @@ def small_disk(path: Path, size: str) -> Iterator[Path]:
 
 def the_disk_is_full(path: Path, seconds: float) -> Report:
     """Everything of the server is on a disk without room, for half of the time; a worker dies meanwhile."""
-    with small_disk(path / "disk", "3m") as disk, running_server(filled(disk), env=CHEAP) as server:
+    with small_disk(path / "disk", "32m") as disk, running_server(filled(disk), env=CHEAP) as server:
         ballast = disk / "ballast"
 
         def fill() -> None:
