@@ -468,7 +468,8 @@ def test_when_the_answer_to_a_commit_is_lost_a_retry_stays_in_the_one_family(fle
         fleet.to_postgres.set("half_open")
         assert refreshed(fleet.a, tokens["refresh_token"]).status == 503
         fleet.to_postgres.set("none")
-        wait_for(lambda: fleet.b.login("u3", "wrong").status == 401)
+        for node in (fleet.a, fleet.b):
+            wait_for(lambda node=node: node.login("u3", "wrong").status == 401)
         answers = [refreshed(node, tokens["refresh_token"]) for node in (fleet.b, fleet.a, fleet.b)]
         assert [answer.status for answer in answers] == [200] * 3
         assert len({answer.json["refresh_token"] for answer in answers}) == 1
