@@ -250,15 +250,7 @@ async def _compose_on(
     ending = LogoutEndpoint(verifier, storage.sessions, feed.catch_up, clock, audit)
     about = CachedDocument(metadata.server_metadata(settings.issuer_url, [grant.name for grant in grants]))
     readers = Operators(settings.metrics_readers)
-
-    def is_stale() -> bool:
-        return settings.max_stale_s is not None and feed.staleness_s() > settings.max_stale_s
-
-    def missing() -> list[str]:
-        stale = ["database"] if feed.staleness_s() > _DATABASE_MISSED_S else []
-        return list(dict.fromkeys([*limiting.missing(), *stale, *dependencies.missing()]))
-
-    ready = ReadyEndpoint(process.is_draining, is_stale, missing, readers)
+    ready = _readiness(settings, process, feed, limiting, dependencies, readers)
     metrics = MetricsEndpoint(readers, Metrics(counters, process.table, lambda: limiting.evictions).render)
     vitals = Vitals(delay, hashing, queue, verifier, feed, dependencies, counters)
 
@@ -300,6 +292,24 @@ async def _compose_on(
     )
     service.tell_of_itself(Heartbeat(process.table, process.row, look))
     return service
+
+
+def _readiness(
+    settings: Settings,
+    process: Process,
+    feed: RevocationFeed,
+    limiting: Limiting,
+    dependencies: Dependencies,
+    readers: Operators,
+) -> ReadyEndpoint:
+    def is_stale() -> bool:
+        return settings.max_stale_s is not None and feed.staleness_s() > settings.max_stale_s
+
+    def missing() -> list[str]:
+        stale = ["database"] if feed.staleness_s() > _DATABASE_MISSED_S else []
+        return list(dict.fromkeys([*limiting.missing(), *stale, *dependencies.missing()]))
+
+    return ReadyEndpoint(process.is_draining, is_stale, missing, readers)
 
 
 def _external_logins(
