@@ -400,6 +400,40 @@ def test_a_worker_that_hangs_is_killed_when_the_grace_is_over(data_dir: Path) ->
         wait_for(lambda: not is_alive(worker), timeout_s=2)
 
 
+def test_a_log_that_nobody_reads_keeps_the_server_neither_from_answering_nor_from_stopping(data_dir: Path) -> None:
+    port, (ours, theirs) = free_port(), os.pipe()
+    os.set_blocking(theirs, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(theirs, bytes(4_096))
+    os.set_blocking(theirs, True)  # as a server finds it
+    process = subprocess.Popen(
+        [FASTAUTH, "serve", "--port", str(port), "--data-dir", str(data_dir)],
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+        text=True,
+        env=environment(FASTAUTH_DRAIN_S="0", **CHEAP),
+    )
+    try:
+        server = RunningServer(process, port, data_dir, data_dir, data_dir)
+        wait_for(lambda: not _connection_is_refused(port))
+        assert server.login("alice", PASSWORD).status == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+        os.close(theirs)
+
+
+def test_sigusr2_to_the_parent_writes_its_stacks_and_ends_nothing(data_dir: Path) -> None:
+    with running_server(data_dir, env=CHEAP) as server:
+        server.process.send_signal(signal.SIGUSR2)
+        wait_for(lambda: "most recent call first" in server.log, timeout_s=5)
+        assert server.login("alice", PASSWORD).status == 200
+
+
 def test_sighup_stops_nothing(serving: RunningServer) -> None:
     serving.process.send_signal(signal.SIGHUP)
     for _ in range(20):

@@ -15,6 +15,7 @@ from fastauth.endpoints.audit import SILENT
 from fastauth.server.audit import (
     MOST_AT_ONCE,
     AuditFile,
+    AuditLog,
     AuditSettings,
     AuditStream,
     SystemLog,
@@ -261,3 +262,25 @@ def test_a_file_that_cannot_be_is_a_problem_of_the_configuration(tmp_path: Path,
 def test_a_relative_file_is_one_of_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert AuditSettings(file="audit.log").path == tmp_path / "audit.log"
+
+
+def test_lines_that_the_log_had_no_room_for_are_told_of_once_there_is_room() -> None:
+    written: list[bytes] = []
+    has_room = True
+
+    def write(line: bytes) -> bool:
+        if has_room:
+            written.append(line)
+        return has_room
+
+    log = AuditLog(write)
+    log(b"first")
+    has_room = False
+    log(b"lost")
+    log(b"lost too")
+    has_room = True
+    log(b"next")
+    log(b"last")
+    first, gap, *rest = written
+    assert (first, rest) == (b"first", [b"next", b"last"])
+    assert (json.loads(gap)["event"], json.loads(gap)["lines"]) == ("audit_gap", 2)

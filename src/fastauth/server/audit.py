@@ -78,7 +78,7 @@ class AuditFile:
         try:
             self._follow()
             if self._missing:
-                self._append(render({**beginning("audit_gap", "warning"), "lines": self._missing}))
+                self._append(gap(self._missing))
                 self._missing = 0
             self._append(line)
         except OSError as error:
@@ -115,6 +115,21 @@ class AuditFile:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+class AuditLog:
+    """Among the lines of the log. What that has no room for is missing, and told of once there is room again."""
+
+    def __init__(self, write: Callable[[bytes], bool]) -> None:
+        """In: writes a line, and says whether it could."""
+        self._write_line = write
+        self._missing = 0
+
+    def __call__(self, line: bytes) -> None:
+        if self._missing and self._write_line(gap(self._missing)):
+            self._missing = 0
+        if self._missing or not self._write_line(line):
+            self._missing += 1
 
 
 class SystemLog:
@@ -211,13 +226,18 @@ def beginning(event: str, level: Level) -> dict[str, str]:
     return {"time": now, "level": level, "stream": "audit", "event": event}
 
 
+def gap(lines: int) -> bytes:
+    """The line that says how many are missing before it."""
+    return render({**beginning("audit_gap", "warning"), "lines": lines})
+
+
 def open_audit(settings: "Settings", addresses: ClientAddresses | None = None) -> Audit:
     """The audit stream of a server."""
     if settings.audit.file == "off":
         return SILENT
     path = settings.audit.path
     if path is None:
-        return AuditStream(StandardError().msg, addresses, is_in_log=True)
+        return AuditStream(AuditLog(StandardError().msg), addresses, is_in_log=True)
     return AuditStream(AuditFile(path, _Complaint(path)), addresses)
 
 
