@@ -1,7 +1,8 @@
 """A closed loop of sessions: each connection refreshes with the token that its last answer gave it.
 
 ``python -m benchmarks.load.refresh_loop PORT SECONDS < TOKENS`` with a JSON list of refresh tokens, one a connection,
-on standard input; prints a JSON object as ``closed_loop`` does.
+on standard input, or an object of those ``tokens`` and an ``authorization`` header for a client that has a secret;
+prints a JSON object as ``closed_loop`` does.
 """
 
 import asyncio
@@ -21,8 +22,9 @@ _TOKEN = re.compile(rb'"refresh_token":"([^"]+)"')
 class Session(asyncio.Protocol):
     """One keep-alive connection and one session."""
 
-    def __init__(self, token: bytes, deadline: float, statuses: Counter[str]) -> None:
+    def __init__(self, token: bytes, authorization: bytes, deadline: float, statuses: Counter[str]) -> None:
         self._token = token
+        self._authorization = b"Authorization: %b\r\n" % authorization if authorization else b""
         self._deadline = deadline
         self._statuses = statuses
         self._received = b""
@@ -39,7 +41,7 @@ class Session(asyncio.Protocol):
         body = b"grant_type=refresh_token&refresh_token=" + self._token
         self._transport.write(
             b"POST /token HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n"
-            b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+            b"%bContent-Length: %d\r\n\r\n%b" % (self._authorization, len(body), body)
         )
 
     def data_received(self, data: bytes) -> None:
@@ -63,12 +65,13 @@ class Session(asyncio.Protocol):
             self.done.set_result(None)
 
 
-async def load(port: int, seconds: float, tokens: list[str]) -> dict[str, Any]:
+async def load(port: int, seconds: float, tokens: list[str], authorization: str = "") -> dict[str, Any]:
     """Drive the server; out: seconds, answers by status, answers a second."""
     loop = asyncio.get_running_loop()
     statuses: Counter[str] = Counter()
     started = time.perf_counter()
-    sessions = [Session(token.encode(), started + seconds, statuses) for token in tokens]
+    deadline = started + seconds
+    sessions = [Session(token.encode(), authorization.encode(), deadline, statuses) for token in tokens]
     for session in sessions:
         await loop.create_connection(lambda session=session: session, "127.0.0.1", port)  # type: ignore[misc]
     async with asyncio.timeout(seconds + GRACE_S):
@@ -78,4 +81,6 @@ async def load(port: int, seconds: float, tokens: list[str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(uvloop.run(load(int(sys.argv[1]), float(sys.argv[2]), json.load(sys.stdin)))))
+    given = json.load(sys.stdin)
+    tokens_, authorization_ = (given, "") if isinstance(given, list) else (given["tokens"], given["authorization"])
+    print(json.dumps(uvloop.run(load(int(sys.argv[1]), float(sys.argv[2]), tokens_, authorization_))))
