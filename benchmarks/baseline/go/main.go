@@ -39,6 +39,8 @@ const (
 	issuer   = "http://127.0.0.1"
 	lifetime = time.Hour
 	maxBody  = 64 << 10
+
+	maxHeader = 16 << 10
 )
 
 var users = map[string]string{"admin": "correct horse battery staple"}
@@ -220,6 +222,7 @@ func serve(port int, handler http.Handler) error {
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      10 * time.Second,
 		IdleTimeout:       60 * time.Second,
+		MaxHeaderBytes:    maxHeader,
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()

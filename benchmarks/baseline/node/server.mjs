@@ -16,6 +16,8 @@
 // Redis, which the manual asks for in production, each of these requests would cost round trips more); nothing is
 // limited, audited or counted; no user logs in. oidc-provider's own adapter in memory, for development, holds 1000
 // entries, and walks all the tokens of a grant whenever it writes one; the one below does neither.
+//
+// Under Node 20 it runs, and prints a warning that Node 22 is the oldest it supports.
 import { generateKeyPairSync } from 'node:crypto';
 import { createServer } from 'node:http';
 import { parseArgs } from 'node:util';
