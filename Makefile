@@ -72,8 +72,10 @@ check: $(VENV)/.dev  ## formatting, lint, strict types, Cython lint, stub check,
 	@tests/servers.sh haproxy nginx systemd-analyze
 	deploy/check.sh
 
-bench: $(VENV)/.dev  ## micro benchmarks, compared with benchmarks/micro/record.json (RECORD=1 replaces it)
+bench: $(VENV)/.dev  ## ratios, then instruction counts, compared with their records (RECORD=1 replaces both)
+	@tests/servers.sh valgrind
 	$(BIN)/python -m benchmarks.micro.compare $(if $(RECORD),--record)
+	$(BIN)/python -m benchmarks.instructions.gate $(if $(RECORD),--record)
 
 bench-load: $(VENV)/.dev  ## real servers under load; renders benchmarks/README.md
 	$(BIN)/python -m benchmarks.load.figures

@@ -6,7 +6,7 @@ missing="" for_checks=""
 [ $# = 0 ] || for_checks="systemd-analyze:systemd"
 for pair in $for_checks nginx:nginx-light haproxy:haproxy openssl:openssl curl:curl \
     redis-server:redis-server redis-sentinel:redis-sentinel redis-cli:redis-tools \
-    psql:postgresql pgbouncer:pgbouncer slapd:slapd chromium:chromium slowhttptest:slowhttptest prometheus:prometheus; do
+    psql:postgresql pgbouncer:pgbouncer slapd:slapd chromium:chromium slowhttptest:slowhttptest prometheus:prometheus valgrind:valgrind; do
     case " ${*:-${pair%%:*}} " in *" ${pair%%:*} "*) ;; *) continue ;; esac
     PATH="$PATH:/usr/sbin" command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
 done

@@ -1,4 +1,4 @@
-"""Renders ``benchmarks/README.md`` from the newest load record and the micro record; nobody types a number."""
+"""Renders ``benchmarks/README.md`` from the newest load record and those of ``make bench``; nobody types a number."""
 
 import json
 from pathlib import Path
@@ -10,6 +10,7 @@ from benchmarks.machine import RESULTS, ROOT
 README = ROOT / "benchmarks" / "README.md"
 TEMPLATE = ROOT / "benchmarks" / "templates" / "README.md"
 MICRO = ROOT / "benchmarks" / "micro" / "record.json"
+INSTRUCTIONS = ROOT / "benchmarks" / "instructions" / "record.json"
 
 
 LIMITED_ROWS = (
@@ -78,6 +79,12 @@ def micro_table(record: dict[str, Any]) -> str:
         f"| in process | times faster |\n| --- | --- |\n{ratios}\n\n"
         f"| in process | measured | target |\n| --- | --- | --- |\n{figures}"
     )
+
+
+def instructions_table(record: dict[str, Any]) -> str:
+    """The counts of ``make bench``."""
+    rows = "\n".join(f"| {name} | {count:,.0f} |" for name, count in record["instructions"].items())
+    return f"| in process | instructions a call |\n| --- | --- |\n{rows}"
 
 
 def sessions_table(record: dict[str, Any]) -> str:
@@ -235,6 +242,7 @@ def render() -> str:
     """Write the page; out: the load table."""
     path = newest("*-load.json")
     load, micro = json.loads(path.read_text()), json.loads(MICRO.read_text())
+    instructions = json.loads(INSTRUCTIONS.read_text())
     limits_path = newest("*-limits.json")
     limits = json.loads(limits_path.read_text())
     sessions_path = newest("*-sessions.json")
@@ -248,6 +256,9 @@ def render() -> str:
     page = TEMPLATE.read_text().format(
         load=table,
         micro=micro_table(micro),
+        instructions=instructions_table(instructions),
+        instructions_revision=instructions["revision"],
+        instructions_versions=", ".join(f"{name} {text}" for name, text in instructions["versions"].items()),
         sessions=sessions_table(sessions),
         sessions_source=sessions_path.name,
         sessions_revision=sessions["revision"],

@@ -1,14 +1,16 @@
-"""``make bench``: run the micro benchmarks, print the ratios, and fail when one fell by more than 15 %.
+"""``make bench``: run the micro benchmarks, print the ratios, and fail when one fell by more than 15 % twice.
 
 Microseconds of a shared machine mean nothing the next day; each row is a ratio to something else measured in the same
 run. What is compared with the committed record are the ratios to raw ``cryptography`` and to the twin; those to other
-libraries are shown, and theirs to lose.
+libraries are shown, and theirs to lose. A row that fell is measured once more before that counts: a neighbour who was
+busy in one half of a ratio makes one fall, too.
 """
 
 import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -139,8 +141,14 @@ def figures(times: dict[str, float], extra: dict[str, dict[str, Any]]) -> list[F
     ]
 
 
-def measure() -> tuple[dict[str, float], dict[str, dict[str, Any]]]:
-    """Run the benchmarks; out: their fastest times in microseconds by test name, and what they noted."""
+Measured = tuple[dict[str, float], dict[str, dict[str, Any]]]
+
+
+def measure(names: Iterable[str] = ()) -> Measured:
+    """Run the benchmarks, or those of these tests; out: their fastest times in microseconds by test name, and what they
+    noted.
+    """
+    chosen = sorted({name.partition("[")[0] for name in names})
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "benchmark.json"
         command = [
@@ -150,6 +158,7 @@ def measure() -> tuple[dict[str, float], dict[str, dict[str, Any]]]:
             str(ROOT / "benchmarks" / "micro"),
             "-q",
             "--benchmark-columns=min,median",
+            *(("-k", " or ".join(chosen)) if chosen else ()),
         ]
         subprocess.run([*command, f"--benchmark-json={output}"], cwd=ROOT, check=True)
         runs = json.loads(output.read_text())["benchmarks"]
@@ -157,18 +166,49 @@ def measure() -> tuple[dict[str, float], dict[str, dict[str, Any]]]:
     return times, {run["name"]: run["extra_info"] for run in runs}
 
 
+def fallen_rows(times: Mapping[str, float], recorded: Mapping[str, float]) -> list[Row]:
+    """The guarded rows whose ratio fell by more than the tolerance."""
+    return [
+        row
+        for row in ROWS
+        if row.guarded
+        and row.other in times
+        and row.ours in times
+        and round(times[row.other] / times[row.ours], 3) < recorded.get(row.name, 0) * (1 - TOLERANCE)
+    ]
+
+
+def fallen_twice(
+    times: dict[str, float], recorded: Mapping[str, float], again: Callable[[Iterable[str]], Measured] = measure
+) -> list[Row]:
+    """The rows that fell and, measured once more, fell again; their newer times replace those in ``times``.
+
+    In: ``again`` measures the tests that it is given.
+    """
+    first = fallen_rows(times, recorded)
+    if not first:
+        return []
+    print("\nmeasured once more, because they fell: " + "; ".join(row.name for row in first), flush=True)
+    newer = again(name for row in first for name in (row.ours, row.other))[0]
+    twice = [row for row in fallen_rows(newer, recorded) if row in first]
+    for row in first:
+        for name in (row.ours, row.other):
+            times[name] = newer[name]
+    return twice
+
+
 def main() -> int:
     """Out: the exit code. ``--record`` replaces the committed record."""
     times, extra = measure()
+    recorded = json.loads(RECORD.read_text())["ratios"] if RECORD.exists() else {}
+    fallen = {row.name for row in fallen_twice(times, recorded)}
     told = figures(times, extra)
     ratios = {row.name: round(times[row.other] / times[row.ours], 3) for row in ROWS}
-    recorded = json.loads(RECORD.read_text())["ratios"] if RECORD.exists() else {}
-    fallen = {
-        row.name for row in ROWS if row.guarded and ratios[row.name] < recorded.get(row.name, 0) * (1 - TOLERANCE)
-    }
     print(f"\n{'ratio':<48}{'now':>9}{'record':>9}{'target':>9}")
     for row in ROWS:
-        remark = "   FELL" if row.name in fallen else "   below target" if ratios[row.name] < (row.target or 0) else ""
+        remark = (
+            "   FELL TWICE" if row.name in fallen else "   below target" if ratios[row.name] < (row.target or 0) else ""
+        )
         print(f"{row.name:<48}{ratios[row.name]:>9}{recorded.get(row.name, '-'):>9}{row.target or '-':>9}{remark}")
     print()
     for figure in told:
