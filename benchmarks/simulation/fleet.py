@@ -1,4 +1,4 @@
-"""Any number of nodes behind a balancer, simulated: who is served, refused and sent away, on leased buckets and tickets.
+"""Nodes behind a balancer, simulated: who is served, refused and sent away, on leased buckets and tickets.
 
 ``simulated(plan, costs)`` runs one; ``python -m benchmarks.simulation.fleet --nodes 4 --logins 100/s --verify 2000/s``
 prints one, by the costs of the newest two-node record. The same plan and seed give the same outcome. How it compares
@@ -18,12 +18,18 @@ from benchmarks.load.arrivals import arrivals, steady
 from benchmarks.load.clients import LEFT
 from benchmarks.load.render import newest
 from benchmarks.load.samples import Samples
+from benchmarks.scaling import per_second
 from benchmarks.simulation.node import Answered, Costs, Node, Others
 from benchmarks.simulation.redis_store import RedisStore, leased
 from benchmarks.simulation.virtual_time import VirtualLoop, simulate
 
 LANES: Final = ("login", "refresh", "verify")
 _MOST_RETURNS: Final = 20  # as ``clients.TicketLogins``
+
+
+def seed_of(lane: str, seed: int) -> int:
+    """Of the arrivals of a lane: no two lanes of a plan have the same ones."""
+    return zlib.crc32(f"{lane} {seed}".encode())
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,7 +100,7 @@ class _Fleet:
         )
 
     async def _stream(self, lane: str, per_s: float, ask: Callable[[int], Awaitable[None]]) -> None:
-        seed = self._plan.seed if lane == "login" else zlib.crc32(f"{lane} {self._plan.seed}".encode())
+        seed = seed_of(lane, self._plan.seed)
         clients = []
         for number, due_s in enumerate(arrivals(steady(self._plan.seconds, per_s), seed)):
             if (wait_s := due_s - self._loop.time()) > 0:
@@ -184,16 +190,6 @@ def figures(outcome: Outcome, plan: Plan) -> dict[str, Any]:
         "ended_s": round(outcome.ended_s, 2),
         "busy": [[round(part, 3) for part in node] for node in outcome.busy],
     }
-
-
-def per_second(text: str) -> float:
-    """A rate from ``100/s``, ``6000/m`` or a bare number a second. Raises ValueError."""
-    count, _, unit = text.partition("/")
-    seconds = {"": 1, "s": 1, "m": 60, "h": 3_600}.get(unit)
-    rate = float(count.replace(",", "")) / seconds if seconds else -1.0
-    if not 0 <= rate < 1e9:
-        raise ValueError(f"not a rate: {text}; write one as 100/s")
-    return rate
 
 
 def main() -> None:

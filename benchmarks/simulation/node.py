@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from benchmarks.simulation.processor import HASHES, LOOP, Processor, weights
+from benchmarks.simulation.processor import HASHES, LOOP, OTHERS, Processor, weights
 from benchmarks.simulation.redis_store import RedisStore, SimulatedBuckets, SimulatedLink, VirtualTable
 from benchmarks.simulation.virtual_time import VirtualLoop
 from fastauth import core
@@ -30,6 +30,7 @@ EPOCH_S: Final = 1_800_000_000
 """What the clock on the wall says when a simulation begins."""
 _BUCKETS: Final = 1 << 14
 _ANY_MEMORY_KIB: Final = 1
+_TICK_S: Final = 0.02
 _PEER: Final = "192.0.2.1"
 
 
@@ -47,7 +48,8 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
     """What a node's requests cost, as measured on one node alone.
 
     ``hash_s`` of a core is a hash with its signature, ``hash_beside`` how many times that while a hash is made on
-    another core of the same machine, ``trip_s`` the way to Redis and back, ``command_s`` a command there.
+    another core of the same machine, ``trip_s`` the way to Redis and back, ``command_s`` a command there; ``idle`` is
+    the part of a core that a node without requests needs, ``others_idle`` what stands beside it.
     """
 
     login: Cost
@@ -60,6 +62,8 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
     hash_beside: float = 1.0
     trip_s: float = 0.0005
     command_s: float = 0.00002
+    idle: float = 0.0
+    others_idle: float = 0.0
 
 
 class Answered(msgspec.Struct, frozen=True):
@@ -180,6 +184,7 @@ class Node:
         self._buckets = SimulatedBuckets(loop, SimulatedLink(loop, store, nodes), self._table)
         self._delay = SimulatedDelay(self.processor)
         self._threads = SimulatedThreads(loop, self.processor, self._hash_s, costs.hash_s, lanes.login_deadline_s)
+        self._ticker: asyncio.Handle = loop.call_soon(self._tick)
         self._renewals = _Renewals(LaneRules(burst_s=lanes.renew_burst_s, target_s=lanes.renew_target_s), loop)
         tickets = Limit(max(1, 1_000_000 // lanes.tickets_per_s), lanes.tickets_per_s)
         self.queue = LoginQueue(
@@ -201,8 +206,17 @@ class Node:
         """How many, by outcome."""
         return self._threads.outcomes
 
+    def _tick(self) -> None:
+        """What is done whether there are requests or not."""
+        if self._costs.idle:
+            self.processor.do(LOOP, _TICK_S * self._costs.idle, _nothing)
+        if self._costs.others_idle and self._others.are_here:
+            self.processor.do(OTHERS, _TICK_S * self._costs.others_idle / len(self._others.processors), _nothing)
+        self._ticker = self._loop.call_later(_TICK_S, self._tick)
+
     async def close(self) -> None:
         """Return what is leased."""
+        self._ticker.cancel()
         self._delay.close()
         self._threads.close()
         await self._buckets.close()
@@ -289,7 +303,7 @@ class Others:
         """Nobody waits for it."""
         if self.are_here:
             self._turn = (self._turn + 1) % len(self.processors)
-            self.processors[self._turn].do(2, cost_s, _nothing)
+            self.processors[self._turn].do(OTHERS, cost_s, _nothing)
 
     def is_hashing(self, mine: Processor) -> bool:
         """Whether another core of the same machine does."""

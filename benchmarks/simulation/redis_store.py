@@ -16,7 +16,7 @@ Numbers = tuple[int, ...]
 
 
 class RedisStore:
-    """The one Redis of a fleet. ``commands`` counts what it ran, ``leases`` how many of those were for leased tokens."""
+    """The one Redis of a fleet. ``commands`` counts what it ran, ``leases`` those of them for leased tokens."""
 
     def __init__(self, loop: VirtualLoop, trip_s: float, command_s: float) -> None:
         """In: what the way there and back takes, and each command once there, in seconds."""

@@ -1,4 +1,4 @@
-"""An event loop whose clock jumps from one event to the next: the server's own coroutines as a discrete-event simulation.
+"""An event loop whose clock jumps from event to event: the server's own coroutines as a discrete-event simulation.
 
 asyncio keeps its timers in a heap, which is all that a simulator of events is. With simpy, or a heap of our own, the
 queue for logins and the leases would have to be written once more as its processes; on this loop they run as they are.
