@@ -75,13 +75,15 @@ check: $(VENV)/.dev  ## formatting, lint, strict types, Cython lint, stub check,
 bench: $(VENV)/.dev  ## micro benchmarks, compared with benchmarks/micro/record.json (RECORD=1 replaces it)
 	$(BIN)/python -m benchmarks.micro.compare $(if $(RECORD),--record)
 
-bench-load: $(VENV)/.dev  ## real servers under load; renders benchmarks/README.md
+bench-load: $(VENV)/.dev  ## real servers under load; renders benchmarks/README.md and docs/scaling.md
 	$(BIN)/python -m benchmarks.load.figures
 	$(BIN)/python -m benchmarks.load.limits
 	$(BIN)/python -m benchmarks.load.sessions
 	$(BIN)/python -m benchmarks.load.fleet
 	$(BIN)/python -m benchmarks.load.identity
 	$(BIN)/python -m benchmarks.load.overload
+	$(BIN)/python -m benchmarks.load.costs
+	$(BIN)/python -m benchmarks.load.two_nodes
 
 clean:
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks src/*.egg-info src/fastauth/_core*.so $(VENV)
