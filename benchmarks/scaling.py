@@ -68,8 +68,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 class Need(NamedTuple):
     """What a plan needs. Cores are those that are busy, before headroom, but for ``node_cores``, which are to be there.
 
-    ``*_per_s`` are per second; ``redis_core`` is the part of Redis's one thread; ``commits_per_sync`` how many commits
-    one sync of the disk must carry when syncs follow each other.
+    ``*_per_s`` are per second; ``redis_core`` is the part of Redis's one thread, ``redis_times`` how many times the
+    plan it would bear at the plan's utilisation; ``commits_per_sync`` how many commits one sync of the disk must carry
+    when syncs follow each other.
     """
 
     hash_cores: float
@@ -79,6 +80,7 @@ class Need(NamedTuple):
     hash_memory_mib: float
     redis_commands_per_s: float
     redis_core: float
+    redis_times: float
     redis_mbit_per_s: float
     postgres_transactions_per_s: float
     postgres_writes_per_s: float
@@ -171,6 +173,7 @@ def need(record: Mapping[str, Any], plan: Plan) -> Need:
     writes_per_s = counts("write_transactions")
     inner_per_s = counts("redis_inner") + workers * idle["redis_inner"]
     calm = journeys["login, cheapest hash"]["saturated"]
+    calm_s, full_s = calm["redis_s"] / calm["redis_inner"], record["redis_inner_s"]
     return Need(
         hash_cores=hashing,
         loop_cores=looping,
@@ -178,7 +181,8 @@ def need(record: Mapping[str, Any], plan: Plan) -> Need:
         nodes=nodes,
         hash_memory_mib=plan.cores_per_node * record["hashes"][plan.hash_profile]["memory_mib"],
         redis_commands_per_s=counts("redis_commands") + workers * idle["redis_commands"],
-        redis_core=busy_part(inner_per_s, calm["redis_s"] / calm["redis_inner"], record["redis_inner_s"]),
+        redis_core=busy_part(inner_per_s, calm_s, full_s),
+        redis_times=bearable_per_s(plan.utilisation, calm_s, full_s) / inner_per_s if inner_per_s > 0 else math.inf,
         redis_mbit_per_s=(counts("redis_in_bytes") + counts("redis_out_bytes")) * 8 / 1e6,
         postgres_transactions_per_s=whole("transactions"),
         postgres_writes_per_s=writes_per_s,
@@ -201,6 +205,11 @@ def busy_part(per_s: float, calm_s: float, full_s: float) -> float:
     return per_s * calm_s / (1 + per_s * (calm_s - full_s))
 
 
+def bearable_per_s(utilisation: float, calm_s: float, full_s: float) -> float:
+    """With how many commands a second one thread is so busy: ``busy_part`` the other way round."""
+    return utilisation / (full_s if full_s >= calm_s else calm_s - utilisation * (calm_s - full_s))
+
+
 def growth(needed: Need, plan: Plan, postgres_cores: int = 16) -> dict[str, float]:
     """How many times the plan each part that does not grow with the nodes would bear, the least first.
 
@@ -208,11 +217,11 @@ def growth(needed: Need, plan: Plan, postgres_cores: int = 16) -> dict[str, floa
     half of the connections at the most (the other half is between two commits).
     """
     bounds = {
-        "Redis's one thread": (plan.utilisation, needed.redis_core),
         "PostgreSQL's cores": (plan.utilisation * postgres_cores, needed.postgres_cores),
         "syncs of PostgreSQL's disk": (needed.connections / 2, needed.commits_per_sync),
     }
     times = {name: have / used if used > 0 else math.inf for name, (have, used) in bounds.items()}
+    times["Redis's one thread"] = needed.redis_times
     return dict(sorted(times.items(), key=lambda item: item[1]))
 
 

@@ -141,7 +141,7 @@ def telling(point: Mapping[str, Any]) -> dict[tuple[str, str], float]:
     """The differences of a point that say something, by lane and figure: of a lane that refused or sent away, those and
     what was served; of one that bore its load only how long a login took, because what it served is what came.
     """
-    told = {}
+    told: dict[tuple[str, str], float] = {}
     for lane, differences in point["difference"].items():
         away, limited = differences["sent_away"], differences["limited"]
         names = ["sent_away", "goodput_per_s", "ended_s"] if away is not None else []

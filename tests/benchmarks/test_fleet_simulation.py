@@ -97,7 +97,7 @@ def test_a_core_is_shared_by_weight_and_first_come_first_served_within_a_kind() 
 @pytest.mark.integration
 def test_a_bucket_is_emptied_and_filled_as_by_the_script_in_redis() -> None:
     chance = random.Random(7)
-    steps = []
+    steps: list[tuple[int, str, tuple[int, ...]]] = []
     now_us = 1_000_000
     for _ in range(300):
         now_us += chance.choice((0, 1, 700, 5_000, 400_000))
@@ -110,7 +110,7 @@ def test_a_bucket_is_emptied_and_filled_as_by_the_script_in_redis() -> None:
     async def ours() -> list[tuple[int, ...]]:
         loop = here()
         store = RedisStore(loop, 0.0, 0.0)
-        told = []
+        told: list[tuple[int, ...]] = []
         for moment_us, op, numbers in steps:
             await asyncio.sleep(moment_us / 1e6 - loop.time())
             told.append(store.answer(op, "key", numbers))

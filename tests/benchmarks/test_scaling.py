@@ -10,6 +10,7 @@ from benchmarks.scaling import (
     Plan,
     PlanRefused,
     at_utilisation,
+    bearable_per_s,
     busy_part,
     efficiency,
     growth,
@@ -130,6 +131,9 @@ def test_redis_is_as_busy_as_the_line_between_idle_and_saturated_says() -> None:
     assert busy_part(500_000, 20e-6, 2e-6) == pytest.approx(1.0)  # full as soon as the saturated cost says so
     assert busy_part(1_000_000, 20e-6, 2e-6) == pytest.approx(2.0)  # more than it can do
     assert busy_part(0, 20e-6, 2e-6) == 0
+    for busy in (0.1, 0.6, 0.99):
+        assert busy_part(bearable_per_s(busy, 20e-6, 2e-6), 20e-6, 2e-6) == pytest.approx(busy)
+        assert busy_part(bearable_per_s(busy, 2e-6, 3e-6), 2e-6, 3e-6) == pytest.approx(busy)
 
 
 def test_validations_seen_and_unseen() -> None:
@@ -169,10 +173,11 @@ def test_what_is_full_first() -> None:
     needed = need(RECORD, plan)
     times = growth(needed, plan, postgres_cores=4)
     assert list(times) == sorted(times, key=lambda name: times[name])
-    assert times["Redis's one thread"] == pytest.approx(0.6 / (0.24 / 1.216))
+    # 0.6 busy by commands of 20 - 0.6 x 18 us: 65,217 a second, of which the plan has 12,000.
+    assert times["Redis's one thread"] == pytest.approx(0.6 / 9.2e-6 / 12_000)
     assert times["PostgreSQL's cores"] == pytest.approx(2.4)
     assert times["syncs of PostgreSQL's disk"] == pytest.approx(440)
-    assert growth_line(needed, plan).startswith("Redis's one thread at 3.0 x")
+    assert growth_line(needed, plan).startswith("Redis's one thread at 5.4 x")
     assert "nothing" in growth_line(need(RECORD, Plan()), Plan())
 
 
