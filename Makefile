@@ -77,13 +77,15 @@ bench: $(VENV)/.dev  ## ratios, then instruction counts, compared with their rec
 	$(BIN)/python -m benchmarks.micro.compare $(if $(RECORD),--record)
 	$(BIN)/python -m benchmarks.instructions.gate $(if $(RECORD),--record)
 
-bench-load: $(VENV)/.dev  ## real servers under load; renders benchmarks/README.md
+bench-load: $(VENV)/.dev  ## real servers under load; renders benchmarks/README.md and docs/scaling.md
 	$(BIN)/python -m benchmarks.load.figures
 	$(BIN)/python -m benchmarks.load.limits
 	$(BIN)/python -m benchmarks.load.sessions
 	$(BIN)/python -m benchmarks.load.fleet
 	$(BIN)/python -m benchmarks.load.identity
 	$(BIN)/python -m benchmarks.load.overload
+	$(BIN)/python -m benchmarks.load.costs
+	$(BIN)/python -m benchmarks.load.two_nodes
 
 clean:
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks src/*.egg-info src/fastauth/_core*.so $(VENV)

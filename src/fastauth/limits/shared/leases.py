@@ -63,7 +63,15 @@ class _Lease:
 class Leases:
     """The leases of one process."""
 
-    def __init__(self, link: RedisLink, mirror: Mirror, key_in_redis: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        link: RedisLink,
+        mirror: Mirror,
+        key_in_redis: Callable[[str], str],
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        """In: ``clock_ns`` another clock for a simulation, which lets time jump."""
+        self._clock_ns = clock_ns
         self._link = link
         self._mirror = mirror
         self._key_in_redis = key_in_redis
@@ -75,7 +83,7 @@ class Leases:
         lease = self._leases.get(key)
         if lease is None:
             return None
-        now_us = time.monotonic_ns() // 1000
+        now_us = self._clock_ns() // 1000
         lease.used_us = now_us
         if lease.tokens >= cost and not lease.wanted:  # who waits comes first
             lease.tokens -= cost
@@ -94,7 +102,7 @@ class Leases:
                 return None
             lease = self._leases[key] = _Lease(key, limit)
             self._sweep_later()
-        lease.used_us = time.monotonic_ns() // 1000
+        lease.used_us = self._clock_ns() // 1000
         lease.wanted += cost
         try:
             while True:
@@ -105,7 +113,7 @@ class Leases:
                     return core.Decision(True, lease.tokens + lease.remaining, 0)
                 if not self._link.is_up:
                     return None
-                wait_us = lease.refused_until_us - time.monotonic_ns() // 1000
+                wait_us = lease.refused_until_us - self._clock_ns() // 1000
                 if wait_us > 0:
                     return core.Decision(False, lease.tokens, wait_us + (cost - 1) * limit.emission_us)
         finally:
@@ -136,7 +144,7 @@ class Leases:
             return
         (granted, lease.remaining, retry_us, debt_us), _ = reply
         self._mirror.copy(lease.key, limit, debt_us)
-        now_us = time.monotonic_ns() // 1000
+        now_us = self._clock_ns() // 1000
         if granted == 0:
             lease.refused_until_us = now_us + max(retry_us, 1)
             return
@@ -151,7 +159,7 @@ class Leases:
 
     def _give_back(self, lease: _Lease) -> "asyncio.Future[Reply] | None":
         # What grew back meanwhile would have grown back all the same: to return it too would fill the bucket twice.
-        age_us = time.monotonic_ns() // 1000 - lease.stock_since_us
+        age_us = self._clock_ns() // 1000 - lease.stock_since_us
         tokens = lease.tokens - -(-age_us // lease.limit.emission_us)
         lease.tokens = 0
         if tokens <= 0:
@@ -165,7 +173,7 @@ class Leases:
     def _sweep(self) -> None:
         """Return the leases that nobody uses."""
         self._sweeper = None
-        before_us = time.monotonic_ns() // 1000 - IDLE_US
+        before_us = self._clock_ns() // 1000 - IDLE_US
         for lease in [lease for lease in self._leases.values() if lease.used_us < before_us and lease.trip is None]:
             if not lease.wanted:
                 del self._leases[lease.key]
