@@ -565,6 +565,9 @@ cdef inline int64_t as_until(object until_us) except? -1:
     return until
 
 
+cdef double MOST_OBSERVED_S = 1e6
+
+
 cdef class SharedCounters:
     """Counters of all processes that share the memory.
 
@@ -606,6 +609,21 @@ cdef class SharedCounters:
         if more < 0:
             raise ValueError("amount must not be negative")
         add_atomically(cell, <uint64_t>more)
+
+    def observe(self, first, tuple bounds_s, double seconds):
+        """Count a time in a histogram."""
+        cdef Py_ssize_t size = len(bounds_s), at = 0
+        cdef int64_t place = as_int64(first, "first")
+        if not 0 <= place < self.count - size - 1:
+            raise IndexError("there is no such histogram")
+        if not seconds >= 0:
+            seconds = 0
+        elif seconds > MOST_OBSERVED_S:
+            seconds = MOST_OBSERVED_S
+        while at < size and <double>bounds_s[at] < seconds:
+            at += 1
+        add_atomically(self._cells + place + at, 1)
+        add_atomically(self._cells + place + size + 1, <uint64_t>(seconds * 1e6))
 
     def read(self, index):
         """What was counted."""

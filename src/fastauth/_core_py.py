@@ -5,6 +5,7 @@ thousands of inputs, the corners of int64 among them, and compares the two.
 """
 
 import base64
+import bisect
 import contextlib
 import fcntl
 import math
@@ -393,6 +394,9 @@ def _check_until(until_us: int) -> None:
         raise ValueError("until_us is out of range")
 
 
+_MOST_OBSERVED_S: Final = 1e6
+
+
 class SharedCounters:
     """64-bit counters, shared by every process that maps the same memory.
 
@@ -417,6 +421,19 @@ class SharedCounters:
             raise ValueError("amount must not be negative")
         with self._exclusive():
             self._cells[index] = self.read(index) + amount
+
+    def observe(self, first: int, bounds_s: tuple[float, ...], seconds: float) -> None:
+        """Count a time in a histogram, whose counters are in a row: one for each bound in seconds, in order, that tells
+        what took up to it, one for what took longer, and the sum in microseconds.
+
+        A time below 0 counts as 0, one beyond a million seconds as that. Raises IndexError for a histogram that there is
+        not.
+        """
+        if not 0 <= _int64(first, "first") < self.count - len(bounds_s) - 1:
+            raise IndexError("there is no such histogram")
+        seconds = min(seconds, _MOST_OBSERVED_S) if seconds >= 0 else 0.0
+        self.add(first + bisect.bisect_left(bounds_s, seconds))
+        self.add(first + len(bounds_s) + 1, int(seconds * 1e6))
 
     def read(self, index: int) -> int:
         """What was counted so far. Raises IndexError."""

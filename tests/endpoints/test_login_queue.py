@@ -32,7 +32,7 @@ from fastauth.endpoints.login_queue import (
     presented_ticket,
 )
 from fastauth.limits import LocalBuckets
-from fastauth.server.asgi import AsgiRequest, BodyBudget
+from fastauth.server.asgi import AsgiRequest, Bodies
 from tests.backends.test_work_pool import GATE_TIMEOUT_S, Gate
 from tests.cases import each
 from tests.endpoints.asking import ReadyRequest
@@ -704,7 +704,7 @@ class Client:
 
     def request(self) -> AsgiRequest:
         scope = {"method": "POST", "headers": [HOST], "http_version": "1.1", "client": (PEER, 1)}
-        return AsgiRequest(scope, "/auth", self.receive, BodyBudget())
+        return AsgiRequest(scope, "/auth", self.receive, Bodies())
 
 
 def test_a_client_that_leaves_the_queue_is_never_hashed() -> None:

@@ -28,6 +28,7 @@ _NOT_IN_QUERY: Final = re.compile(
     rb"(?:^|&)(?:access_token|client_assertion|client_id|client_secret|grant_type|password|refresh_token|scope|token"
     rb"|username)="
 )
+_FORM: Final = b"application/x-www-form-urlencoded"
 _BROKEN_PERCENT: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
@@ -65,8 +66,8 @@ async def read_form(request: Request) -> dict[str, str]:
     """
     if request.query and _NOT_IN_QUERY.search(request.query):
         raise InvalidRequest("send the parameters in the body, never in the URL")
-    media_type = request.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    if media_type != b"application/x-www-form-urlencoded":
+    content_type = request.headers.get(b"content-type", b"")
+    if content_type != _FORM and content_type.partition(b";")[0].strip().lower() != _FORM:
         raise InvalidRequest("send the body as Content-Type: application/x-www-form-urlencoded")
     if request.headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise InvalidRequest("an encoded body is not taken")
@@ -87,7 +88,7 @@ def parse_form(body: bytes) -> dict[str, str]:
         if key in fields:
             raise InvalidRequest("a parameter stands twice")
         fields[key] = form_text(value)
-    return {name: value for name, value in fields.items() if value}
+    return fields if all(fields.values()) else {name: value for name, value in fields.items() if value}
 
 
 def form_text(data: bytes) -> str:

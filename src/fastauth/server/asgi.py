@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
@@ -20,8 +20,10 @@ from fastauth.endpoints.http import MAX_BODY_BYTES, Request, Response, new_trace
 from fastauth.endpoints.openapi import Operation
 from fastauth.endpoints.problems import oauth_response, problem_response
 from fastauth.endpoints.waiting_page import waiting_page, wants_page
-from fastauth.server.deadlines import HANDLER_TIMEOUT_S, BodyDeadline, HandlerDeadlines
+from fastauth.server.deadlines import BODY_TIMEOUT_S, HANDLER_TIMEOUT_S, Deadlines, HandlerDeadlines
 from fastauth.server.telemetry import get_log, where
+
+_now_s = time.perf_counter
 
 T = TypeVar("T")
 Scope = MutableMapping[str, Any]
@@ -56,7 +58,7 @@ class Route:
     written as RFC 6749 has them; ``operation`` is for ``/openapi.json``; requests are counted by the ``label``.
     """
 
-    __slots__ = ("handle", "is_oauth", "is_subtree", "label", "methods", "operation", "path")
+    __slots__ = ("handle", "is_oauth", "is_subtree", "label", "methods", "operation", "path", "raw_path")
 
     def __init__(
         self,
@@ -70,6 +72,7 @@ class Route:
         label: str | None = None,
     ) -> None:
         self.path = path
+        self.raw_path = path.encode()
         self.label = label or path
         self.handle: Callable[[Request], Any] = handle
         self.methods = (*methods, "HEAD") if "GET" in methods else methods
@@ -115,13 +118,14 @@ class Service(Protocol):
     async def close(self) -> None: ...
 
 
-class BodyBudget:
-    """How many bytes of unfinished bodies this process holds."""
+class Bodies:
+    """The unfinished bodies of this process: how many bytes it holds of them, and until when each has to be there."""
 
-    __slots__ = ("_held",)
+    __slots__ = ("_held", "deadlines")
 
     def __init__(self) -> None:
         self._held = 0
+        self.deadlines = Deadlines(BODY_TIMEOUT_S)
 
     def hold(self, size: int) -> None:
         """Raises Overloaded when all bodies together are too much; what was held is to be released all the same."""
@@ -139,23 +143,31 @@ class AsgiRequest(Request):
 
     __slots__ = ("_bodies", "_receive")
 
-    def __init__(self, scope: Scope, path: str, receive: Receive, bodies: BodyBudget) -> None:
+    def __init__(self, scope: Scope, path: str, receive: Receive, bodies: Bodies) -> None:
         """Raises BadRequest for a header that must be unique and is not, or for a missing Host."""
         pairs = scope["headers"]
-        headers: Mapping[bytes, bytes] = dict(pairs)
+        headers: dict[bytes, bytes] = dict(pairs)
         if len(headers) != len(pairs):
             headers = _join_lines(pairs)
         # granian hands on a missing Host as an empty one (RFC 9112 section 3.2: 400, as for an invalid one)
         host = headers.get(b"host")
-        if not host and scope["http_version"] == "1.1":
-            raise BadRequest("the request has no Host header")
-        if host and host.translate(None, _HOST_CHARACTERS):
+        if not host:
+            if scope["http_version"] == "1.1":
+                raise BadRequest("the request has no Host header")
+        elif host.translate(None, _HOST_CHARACTERS):
             raise BadRequest("the Host header is not a host")
         # hyper takes off one "chunked" and would leave any other coding in the body (RFC 9112 section 6.1)
-        if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
+        if b"transfer-encoding" in headers and headers[b"transfer-encoding"].lower() != b"chunked":
             raise BadRequest("the only transfer coding is chunked, once")
         client = scope.get("client")
-        super().__init__(scope["method"], path, headers, client[0] if client else None, scope.get("query_string", b""))
+        # As Request.__init__ does it: the call costs as much as everything in it.
+        self.method = scope["method"]
+        self.path = path
+        self.headers = headers
+        self.peer = client[0] if client else None
+        self.query = scope.get("query_string", b"")
+        self.answer_fields = ()
+        self.on_body = None
         self._receive = receive
         self._bodies = bodies
 
@@ -163,7 +175,8 @@ class AsgiRequest(Request):
         length = self.headers.get(b"content-length", b"0")
         if length.isdigit() and int(length[:20]) > MAX_BODY_BYTES:
             raise BodyTooLarge
-        deadline = BodyDeadline()
+        deadlines = self._bodies.deadlines
+        task = deadlines.begin()
         chunks: list[bytes] = []
         size = 0
         try:
@@ -182,11 +195,11 @@ class AsgiRequest(Request):
                     return b"".join((*chunks, chunk)) if chunks else chunk
                 chunks.append(chunk)
         except asyncio.CancelledError:
-            if deadline.was_missed():
+            if deadlines.was_missed(task):
                 raise BodyTimeout from None
             raise
         finally:
-            deadline.end()
+            deadlines.end(task)
             self._bodies.release(size)
 
     async def unless_left(self, outcome: "asyncio.Future[T]") -> T:
@@ -250,34 +263,30 @@ class AsgiApp:
     def __init__(self, start: Callable[[], Awaitable[Service]], handler_timeout_s: float = HANDLER_TIMEOUT_S) -> None:
         self._start = start
         self._deadlines = HandlerDeadlines(handler_timeout_s)
-        self._bodies = BodyBudget()
+        self._bodies = Bodies()
         self._errors = ErrorAnswers()
         self._starting = asyncio.Lock()
         self._service: Service | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            await self._serve_http(scope, receive, send)
-        elif scope["type"] == "lifespan":
-            await self._serve_lifespan(receive, send)
-        elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1000})
-
-    async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        began = time.perf_counter()
+        if scope["type"] != "http":
+            await self._serve_other(scope, receive, send)
+            return
+        began = _now_s()
         path: str = scope["path"]
         label = NO_ROUTE
         if root := scope.get("root_path"):  # mounted below another application
             path = path.removeprefix(root)
         request: Request | None = None
+        running = self._service
         try:
-            service = self._service or await self._started_late()
+            running = running or await self._started_late()
             request = AsgiRequest(scope, path, receive, self._bodies)
-            route = service.router.find(path, request.method)
+            route = running.router.find(path, request.method)
             label = route.label
             # One spelling of a path: a proxy that limits /auth does not see it in /%61uth.
             raw_path = scope.get("raw_path")
-            if raw_path and not route.is_subtree and not raw_path.endswith(path.encode()):
+            if raw_path and raw_path != route.raw_path and not route.is_subtree and not raw_path.endswith(path.encode()):
                 raise PathNotFound
             answer = route.handle(request)
             response: Response = answer if type(answer) is Response else await self._deadlines.keep(answer)
@@ -287,16 +296,21 @@ class AsgiApp:
                 response = waiting_page(error, request)
         except Exception as error:  # noqa: BLE001 - the last line of defence: a generic 500, and the worker lives
             response = self._errors.answer_defect(error, path, self._is_oauth(path), partial(_id_of, request, scope))
-        headers = response.headers
+        status, headers = response.status, response.headers
         if request is not None and request.answer_fields:
             headers += request.answer_fields
-        running = self._service
         if running is not None and running.is_leaving:
             headers += _CLOSE
-        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else response.body})
         if running is not None:
-            running.count(label, response.status, time.perf_counter() - began)
+            running.count(label, status, _now_s() - began)
+
+    async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._serve_lifespan(receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
 
     def _is_oauth(self, path: str) -> bool:
         return self._service is not None and self._service.router.is_oauth(path)

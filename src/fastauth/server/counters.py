@@ -5,7 +5,6 @@
 
 import mmap
 import os
-from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -153,7 +152,7 @@ class Counters:
 
     def of_requests(self) -> Callable[[str, int, float], None]:
         """Counts a request: its route, the status of its answer, how long it took in seconds."""
-        add = self._cells.add
+        add, observe = self._cells.add, self._cells.observe
         at = {
             route: (_PLACES[f"seconds {route}", str(BOUNDS_S[0])], _PLACES[f"requests {route}", STATUSES[0]])
             for route in ROUTES
@@ -162,21 +161,14 @@ class Counters:
 
         def count(route: str, status: int, seconds: float) -> None:
             first, statuses = at[route]
-            add(first + bisect_left(BOUNDS_S, seconds))
-            add(first + _SUM_AT, int(seconds * 1e6))
+            observe(first, BOUNDS_S, seconds)
             add(statuses + columns[status])
 
         return count
 
     def of_time(self, name: str) -> Callable[[float], None]:
         """Counts how long something took, in seconds: ``HASH`` or ``LOOP_DELAY``."""
-        first, add = _PLACES[f"seconds {name}", str(BOUNDS_S[0])], self._cells.add
-
-        def count(seconds: float) -> None:
-            add(first + bisect_left(BOUNDS_S, seconds))
-            add(first + _SUM_AT, int(seconds * 1e6))
-
-        return count
+        return partial(self._cells.observe, _PLACES[f"seconds {name}", str(BOUNDS_S[0])], BOUNDS_S)
 
     def count_checked(self, tokens: int) -> None:
         """So many tokens were looked at whole: the cache of good ones did not hold them."""
