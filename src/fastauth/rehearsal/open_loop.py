@@ -1,33 +1,22 @@
 """An open-loop generator: requests leave at their times whatever the answers do, so a slow server cannot slow it down.
 
 A time is counted from the moment a request was due, so what it waited in the generator, for a connection or because
-the server stalled, is in it. In process: ``await drive(port, streams)``. As a process of its own, which can be pinned
-to another core than the server: ``run_pinned(spec, core)``, or ``python -m benchmarks.load.open_loop < SPEC > RESULT``;
-``streams_of`` says what a spec is, and the result is a ``samples.Result`` as JSON.
+the server stalled, is in it.
 """
 
 import asyncio
-import gc
-import json
-import os
-import subprocess
-import sys
 import time
 from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from typing import Any, Final, cast
+from typing import Final, cast
 
-import msgspec
-import uvloop
-
-from benchmarks.load.arrivals import Alarm, Segment, arrivals
-from benchmarks.load.clients import LEFT, NEVER_ANSWERED, Again, Answer, Behaviour, behaviour_of
-from benchmarks.load.connections import Flight, Pool
-from benchmarks.load.samples import Lateness, Result, Samples, StreamResult
-from benchmarks.machine import ROOT
+from fastauth.rehearsal.arrivals import Alarm, Segment, arrivals
+from fastauth.rehearsal.clients import LEFT, NEVER_ANSWERED, Again, Answer, Behaviour
+from fastauth.rehearsal.connections import Flight, Pool
+from fastauth.rehearsal.samples import Lateness, Result, Samples, StreamResult
 
 _LEAD_S: Final = 0.01  # from the last connection that was opened beforehand to the start of the clock
 
@@ -253,45 +242,3 @@ async def drive(port: int, streams: Sequence[Stream]) -> Result:
         for run in runs:
             await run.close()
     return Result(started_s, round(busy, 3), {run.name: run.result() for run in runs})
-
-
-def streams_of(spec: dict[str, Any]) -> list[Stream]:
-    """In: ``{"port": number, "streams": [...]}``, each stream with the fields of ``Stream``, its segments as lists of
-    ``[seconds, from_per_second, to_per_second]`` and its behaviour as ``clients.behaviour_of`` takes it.
-    """
-    return [
-        Stream(
-            **{
-                **stream,
-                "segments": [Segment(*segment) for segment in stream["segments"]],
-                "behaviour": behaviour_of(stream["behaviour"]),
-            }
-        )
-        for stream in spec["streams"]
-    ]
-
-
-def run_pinned(spec: dict[str, Any], core: int | str | None) -> Result:
-    """Run a spec in a process of its own, on one core unless that is None.
-
-    Raises CalledProcessError if it fails; what it had to say is on standard error.
-    """
-    pin = [] if core is None else ["taskset", "-c", str(core)]
-    command = [*pin, sys.executable, "-m", "benchmarks.load.open_loop"]
-    process = subprocess.run(command, input=json.dumps(spec).encode(), stdout=subprocess.PIPE, check=True, cwd=ROOT)
-    return msgspec.json.decode(process.stdout, type=Result)
-
-
-def main() -> None:
-    """From standard input to standard output."""
-    spec = json.load(sys.stdin)
-    streams = streams_of(spec)
-    gc.freeze()
-    gc.disable()  # a collection among so many samples is a pause of tens of milliseconds
-    left = memoryview(msgspec.json.encode(uvloop.run(drive(spec["port"], streams))))
-    while left:  # a pipe takes what it has room for
-        left = left[os.write(1, left) :]
-
-
-if __name__ == "__main__":
-    main()

@@ -3,7 +3,7 @@
 import json
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 from urllib.parse import urlencode
 
 NEVER_ANSWERED: Final = 0
@@ -136,19 +136,3 @@ def _member(body: bytes, name: str) -> str | None:
     except (ValueError, KeyError, TypeError):
         return None
     return value if isinstance(value, str) else None
-
-
-def behaviour_of(spec: dict[str, Any]) -> Behaviour:
-    """In: ``{"kind": "requests", "requests": [text]}``, ``{"kind": "logins", "users": [[username, password]],
-    "returns_with_ticket": bool}`` or ``{"kind": "refreshes", "tokens": [text]}``. Raises ValueError for another kind.
-    """
-    match spec:
-        case {"kind": "requests", "requests": requests}:
-            return FixedRequests(requests)
-        case {"kind": "logins", "users": users, "returns_with_ticket": True}:
-            return TicketLogins(users)
-        case {"kind": "logins", "users": users}:
-            return Logins(users)
-        case {"kind": "refreshes", "tokens": tokens}:
-            return RefreshChains(tokens)
-    raise ValueError(f"not a behaviour: {spec.get('kind')!r} with {sorted(spec)}")

@@ -51,7 +51,7 @@ def _even_marks() -> Iterator[float]:
 
 
 def _poisson_marks(seed: int) -> Iterator[float]:
-    chance = random.Random(seed)
+    chance = random.Random(seed)  # noqa: S311 - a schedule, no secret
     return accumulate(iter(lambda: chance.expovariate(1.0), None))
 
 
