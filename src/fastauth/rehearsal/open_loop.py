@@ -268,6 +268,11 @@ def _in_order(flight: Flight) -> int:
     return flight.number
 
 
+def _cut_short(runs: Sequence[_Run]) -> None:
+    for run in runs:
+        run.cut_short()
+
+
 async def drive(
     where: int | Endpoint, streams: Sequence[Stream], until: "asyncio.Future[None] | None" = None
 ) -> Result:
