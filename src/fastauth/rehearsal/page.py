@@ -1,5 +1,6 @@
 """The report as one HTML file that needs nothing else: no network, no script; plots are SVG inside it."""
 
+import math
 from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any, Final
@@ -8,19 +9,22 @@ from xml.etree import ElementTree
 from fastauth.rehearsal.course import Row
 from fastauth.rehearsal.errors import RehearsalRefused
 from fastauth.rehearsal.report import LaneReport, Report
-from fastauth.rehearsal.text import ceiling_text, outcome, sentences, status_texts, time_text
+from fastauth.rehearsal.text import capitalised, ceiling_text, outcome, sentences, status_texts, time_text
 
 _MOST_POINTS: Final = 120
 _SVG: Final = "http://www.w3.org/2000/svg"
+_THICK: Final = {"width": 3}
+_NAMES: Final = {-1: "left", 0: "no answer"}
 # Okabe and Ito's colours, which people tell apart whatever colours they see.
-_COLOURS: Final = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#999999", "#f0e442")
+_COLOURS: Final = ("#0072b2", "#e69f00")
 _STYLE: Final = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222;
 background: #fff }
 h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem }
 th, td { padding: .25rem .75rem; text-align: right;
-border-bottom: 1px solid #ddd } th:first-child, td:first-child { text-align: left }
+border-bottom: 1px solid #ddd; white-space: nowrap }
+td:last-child { white-space: normal; min-width: 9rem } th:first-child, td:first-child { text-align: left }
 .outcome { font-weight: 600; padding: .6rem 1rem; border-left: .4rem solid }
 .met { border-color: #009e73; background: #e8f5f0 }
 .missed { border-color: #d55e00; background: #fbeee6 } figure { margin: 1rem 0 } svg { width: 100%; height: auto }
@@ -49,7 +53,7 @@ def page(report: Report) -> str:
         when = "" if verdict.at_s is None else f" (in second {verdict.at_s})"
         parts += [
             "<h2>What breaks first</h2>",
-            f"<p><strong>{escape(verdict.sentence)}{when}.</strong> Change: {escape(verdict.advice)}.</p>",
+            f"<p><strong>{escape(capitalised(verdict.sentence))}{when}.</strong> Change: {escape(verdict.advice)}.</p>",
         ]
     parts += ["<h2>Lanes</h2>", _table(report.lanes)]
     parts += [f"<p>{escape(line)}</p>" for line in sentences(report)]
@@ -93,40 +97,67 @@ def _table(lanes: Sequence[LaneReport]) -> str:
 def _ceilings(lanes: Sequence[LaneReport]) -> str:
     import pygal
 
-    chart = pygal.HorizontalBar(**_options("requests a second", logarithmic=True))
+    ceilings = [None if lane.ceiling is None else lane.ceiling.per_s or None for lane in lanes]
+    planned = [lane.planned_per_s for lane in lanes]
+    chart = pygal.HorizontalBar(**_options(), **_logarithmic([*ceilings, *planned]))
     chart.x_labels = [lane.lane for lane in lanes]
-    chart.add("ceiling", [None if lane.ceiling is None else lane.ceiling.per_s or None for lane in lanes])
-    chart.add("planned", [lane.planned_per_s for lane in lanes])
+    chart.x_title = "requests a second"
+    chart.add("ceiling", ceilings)
+    chart.add("planned", planned)
     return _figure(chart, "The ceiling of each lane alone, and the planned rate")
 
 
 def _plots_of(lane: LaneReport) -> list[str]:
+    return [f"<h2>{escape(lane.lane)}</h2>", *(_over_time(lane, draw) for draw in (_rates, _times, _statuses))]
+
+
+def _over_time(lane: LaneReport, draw: Callable[[LaneReport, list[Sequence[Row]]], tuple[Any, str]]) -> str:
+    points = _points(lane.rows)
+    chart, title = draw(lane, points)
+    step = -(-len(points) // 10)
+    chart.x_labels = [str(point[0].at_s) if number % step == 0 else "" for number, point in enumerate(points)]
+    chart.x_title = "seconds"
+    return _figure(chart, f"{lane.lane}: {title}")
+
+
+def _rates(_lane: LaneReport, points: list[Sequence[Row]]) -> tuple[Any, str]:
     import pygal
 
-    points = _points(lane.rows)
-    name = escape(lane.lane)
-    rates = pygal.Line(**_options("requests a second", range_from_0=True), show_dots=False)
-    rates.add("offered", [sum(row.offered for row in point) / len(point) for point in points])
-    rates.add("2xx in time", [sum(row.good for row in point) / len(point) for point in points])
-    times = pygal.Line(**_options("milliseconds", logarithmic=True), show_dots=False)
-    times.add("p50", [_worst(point, lambda row: row.p50_ms) for point in points])
-    times.add("p99", [_worst(point, lambda row: row.p99_ms) for point in points])
-    statuses = pygal.StackedBar(**_options("requests a second", range_from_0=True))
-    names = {-1: "left", 0: "no answer"}
-    for status in sorted({status for row in lane.rows for status in row.statuses}, reverse=True):
+    chart = pygal.Line(**_options(), show_dots=len(points) == 1, include_x_axis=True)
+    chart.add("offered", [sum(row.offered for row in point) / len(point) for point in points], stroke_style=_THICK)
+    chart.add("2xx in time", [sum(row.good for row in point) / len(point) for point in points], stroke_style=_THICK)
+    return chart, "offered and answered, requests a second"
+
+
+def _times(_lane: LaneReport, points: list[Sequence[Row]]) -> tuple[Any, str]:
+    import pygal
+
+    p50 = [_worst(point, lambda row: row.p50_ms) for point in points]
+    p99 = [_worst(point, lambda row: row.p99_ms) for point in points]
+    chart = pygal.Line(**_options(), **_logarithmic([*p50, *p99]), show_dots=len(points) == 1)
+    chart.add("p50", p50, stroke_style=_THICK)
+    chart.add("p99", p99, stroke_style=_THICK)
+    return chart, "how long it took, milliseconds"
+
+
+def _statuses(lane: LaneReport, points: list[Sequence[Row]]) -> tuple[Any, str]:
+    import pygal
+
+    statuses = sorted(lane.statuses, key=lambda status: (status <= 0, status))
+    chart = pygal.StackedBar(**_options([_colour(status) for status in statuses]), include_x_axis=True)
+    for status in statuses:
         counts = [sum(row.statuses.get(status, 0) for row in point) / len(point) for point in points]
-        statuses.add(names.get(status, str(status)), counts)
-    figures = []
-    for chart, title in (
-        (rates, f"{name}: offered and answered"),
-        (times, f"{name}: how long it took"),
-        (statuses, f"{name}: what was answered"),
-    ):
-        step = max(1, len(points) // 10)
-        chart.x_labels = [str(point[0].at_s) if number % step == 0 else "" for number, point in enumerate(points)]
-        chart.x_title = "seconds"
-        figures.append(_figure(chart, title))
-    return [f"<h2>{name}</h2>", *figures]
+        chart.add(_NAMES.get(status, str(status)), counts)
+    return chart, "what was answered, requests a second"
+
+
+def _colour(status: int) -> str:
+    """The same for the same kind of answer in every plot."""
+    if status == 429:
+        return "#e69f00"
+    return {2: "#0072b2", 4: "#cc79a7", 5: "#d55e00", 0: "#666666", -1: "#bbbbbb"}.get(
+        status // 100 if status > 0 else status, "#f0e442"
+    )
 
 
 def _points(rows: Sequence[Row]) -> list[Sequence[Row]]:
@@ -139,40 +170,45 @@ def _worst(point: Sequence[Row], time: Callable[[Row], float | None]) -> float |
     return max((ms for row in point if (ms := time(row))), default=None)
 
 
-def _options(y_title: str, *, logarithmic: bool = False, range_from_0: bool = False) -> dict[str, Any]:
+def _options(colours: Sequence[str] = _COLOURS) -> dict[str, Any]:
     from pygal.style import Style
 
     style = Style(
-        colors=_COLOURS,
+        colors=tuple(colours),
         background="white",
         plot_background="white",
         font_family="system-ui, sans-serif",
-        opacity=".85",
-        title_font_size=20,
+        opacity=".9",
+        title_font_size=13,
+        label_font_size=12,
+        major_label_font_size=12,
+        legend_font_size=14,
     )
     return {
         "style": style,
         "js": [],
         "width": 960,
-        "height": 320,
-        "y_title": y_title,
-        "logarithmic": logarithmic,
-        "include_x_axis": range_from_0,
-        "legend_at_bottom": False,
+        "height": 300,
         "no_data_text": "nothing",
-        "disable_xml_declaration": True,
-        "print_values": False,
         "formatter": lambda value: f"{value:,.6g}",
     }
 
 
+def _logarithmic(values: Sequence[float | None]) -> dict[str, Any]:
+    """An axis from a power of ten to another."""
+    known = [value for value in values if value is not None and value > 0] or [1.0]
+    low, high = math.floor(math.log10(min(known)) - 0.01), math.ceil(math.log10(max(known)) + 0.01)
+    return {"logarithmic": True, "zero": 10.0**low, "y_labels": [10.0**power for power in range(low, high + 1)]}
+
+
 def _figure(chart: Any, title: str) -> str:
-    tree = chart.render_tree()
-    for parent in tree.iter():
+    ElementTree.register_namespace("", _SVG)
+    tree = ElementTree.fromstring(chart.render(is_unicode=True))  # noqa: S314 - what was made here; drops comments
+    for parent in list(tree.iter()):
         for child in list(parent):
-            if child.tag in ("script", f"{{{_SVG}}}script"):
+            if child.tag == f"{{{_SVG}}}script":
                 parent.remove(child)
     tree.set("role", "img")
     tree.set("aria-label", title)
     svg = ElementTree.tostring(tree, encoding="unicode")
-    return f"<figure><figcaption>{title}</figcaption>{svg}</figure>"
+    return f"<figure><figcaption>{escape(title)}</figcaption>{svg}</figure>"

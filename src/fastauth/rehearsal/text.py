@@ -24,6 +24,7 @@ class PlainProgress:
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._said = ""
+        self._told_at_s = -1
 
     def __enter__(self) -> Self:
         return self
@@ -37,6 +38,10 @@ class PlainProgress:
             self._say(text)
 
     def second(self, ran_s: float, planned_s: float, lanes: dict[Lane, tuple[float, Row]]) -> None:
+        at_s = max((row.at_s for _, row in lanes.values()), default=-1)
+        if at_s == self._told_at_s:
+            return
+        self._told_at_s = at_s
         parts = [
             f"{lane} {row.good:,} of {row.offered:,} p99 {time_text(row.p99_ms)}" for lane, (_, row) in lanes.items()
         ]
@@ -107,7 +112,7 @@ def print_report(console: "Console", report: Report) -> None:
     if verdict is not None:
         console.print("\nWhat breaks first", style="bold")
         when = "" if verdict.at_s is None else f" (in second {verdict.at_s})"
-        console.print(f"{verdict.sentence}{when}.", highlight=False, soft_wrap=True, markup=False)
+        console.print(f"{capitalised(verdict.sentence)}{when}.", highlight=False, soft_wrap=True, markup=False)
         console.print(f"Change: {verdict.advice}.", highlight=False, soft_wrap=True, markup=False)
     style = _GOOD if report.met else _ALARM
     console.print(f"\n{outcome(report)}", style=style, highlight=False)
@@ -146,6 +151,10 @@ def sentences(report: Report) -> list[str]:
     if report.refused_by_limit:
         lines.append(f"Refused by limits meanwhile: {_counts(report.refused_by_limit)}.")
     return lines
+
+
+def capitalised(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
 
 
 def ceiling_text(lane: LaneReport) -> str:

@@ -125,7 +125,7 @@ def _of_limit(name: Lane, at_s: int, refused_by_limit: dict[str, int] | None) ->
 
 
 def _of_overload(lane: LaneReport, at_s: int, refused_by_lane: dict[str, int] | None) -> Verdict:
-    told = f", and told {lane.lane} to come back in up to {lane.retry_after_s} s" if lane.retry_after_s else ""
+    told = f", and those sent away were told to come back in up to {lane.retry_after_s} s" if lane.retry_after_s else ""
     if lane.lane != "login":
         return Verdict(
             f"{lane.lane} overloaded",
