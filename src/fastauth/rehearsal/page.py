@@ -13,21 +13,21 @@ from fastauth.rehearsal.text import capitalised, ceiling_text, outcome, sentence
 
 _MOST_POINTS: Final = 120
 _SVG: Final = "http://www.w3.org/2000/svg"
-_THICK: Final = {"width": 3}
 _NAMES: Final = {-1: "left", 0: "no answer"}
 # Okabe and Ito's colours, which people tell apart whatever colours they see.
 _COLOURS: Final = ("#0072b2", "#e69f00")
 _STYLE: Final = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222;
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 66rem; margin: 2rem auto; padding: 0 1rem; color: #222;
 background: #fff }
 h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem }
-th, td { padding: .25rem .75rem; text-align: right;
+th, td { padding: .25rem .55rem; text-align: right;
 border-bottom: 1px solid #ddd; white-space: nowrap }
 td:last-child { white-space: normal; min-width: 9rem } th:first-child, td:first-child { text-align: left }
 .outcome { font-weight: 600; padding: .6rem 1rem; border-left: .4rem solid }
 .met { border-color: #009e73; background: #e8f5f0 }
 .missed { border-color: #d55e00; background: #fbeee6 } figure { margin: 1rem 0 } svg { width: 100%; height: auto }
+svg .line { stroke-width: 3px !important }
 """
 
 
@@ -91,7 +91,7 @@ def _table(lanes: Sequence[LaneReport]) -> str:
     ]
     head = "".join(f"<th>{escape(text)}</th>" for text in heads)
     body = "".join(f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in row)}</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div style="overflow-x: auto"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _ceilings(lanes: Sequence[LaneReport]) -> str:
@@ -124,8 +124,8 @@ def _rates(_lane: LaneReport, points: list[Sequence[Row]]) -> tuple[Any, str]:
     import pygal
 
     chart = pygal.Line(**_options(), show_dots=len(points) == 1, include_x_axis=True)
-    chart.add("offered", [sum(row.offered for row in point) / len(point) for point in points], stroke_style=_THICK)
-    chart.add("2xx in time", [sum(row.good for row in point) / len(point) for point in points], stroke_style=_THICK)
+    chart.add("offered", [sum(row.offered for row in point) / len(point) for point in points])
+    chart.add("2xx in time", [sum(row.good for row in point) / len(point) for point in points])
     return chart, "offered and answered, requests a second"
 
 
@@ -135,8 +135,8 @@ def _times(_lane: LaneReport, points: list[Sequence[Row]]) -> tuple[Any, str]:
     p50 = [_worst(point, lambda row: row.p50_ms) for point in points]
     p99 = [_worst(point, lambda row: row.p99_ms) for point in points]
     chart = pygal.Line(**_options(), **_logarithmic([*p50, *p99]), show_dots=len(points) == 1)
-    chart.add("p50", p50, stroke_style=_THICK)
-    chart.add("p99", p99, stroke_style=_THICK)
+    chart.add("p50", p50)
+    chart.add("p99", p99)
     return chart, "how long it took, milliseconds"
 
 
