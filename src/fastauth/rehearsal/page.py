@@ -1,6 +1,7 @@
 """The report as one HTML file that needs nothing else: no network, no script; plots are SVG inside it."""
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any, Final
@@ -34,9 +35,17 @@ svg .line { stroke-width: 3px !important }
 def require_plots() -> None:
     """Raises RehearsalRefused if what draws plots is not installed."""
     try:
-        import pygal  # noqa: F401
+        _library()
     except ImportError:
         raise RehearsalRefused("--html needs a library for plots; run: pip install 'fastauth[rehearse]'") from None
+
+
+def _library() -> Any:
+    """pygal, without the hook for plugins that it leaves among the importers: Python before 3.12 warns of it."""
+    import pygal
+
+    sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__module__ != pygal.__name__]
+    return pygal
 
 
 def page(report: Report) -> str:
@@ -95,8 +104,7 @@ def _table(lanes: Sequence[LaneReport]) -> str:
 
 
 def _ceilings(lanes: Sequence[LaneReport]) -> str:
-    import pygal
-
+    pygal = _library()
     ceilings = [None if lane.ceiling is None else lane.ceiling.per_s or None for lane in lanes]
     planned = [lane.planned_per_s for lane in lanes]
     chart = pygal.HorizontalBar(**_options(), **_logarithmic([*ceilings, *planned]))
@@ -121,8 +129,7 @@ def _over_time(lane: LaneReport, draw: Callable[[LaneReport, list[Sequence[Row]]
 
 
 def _rates(_lane: LaneReport, points: list[Sequence[Row]]) -> tuple[Any, str]:
-    import pygal
-
+    pygal = _library()
     chart = pygal.Line(**_options(), show_dots=len(points) == 1, include_x_axis=True)
     chart.add("offered", [sum(row.offered for row in point) / len(point) for point in points])
     chart.add("2xx in time", [sum(row.good for row in point) / len(point) for point in points])
@@ -130,8 +137,7 @@ def _rates(_lane: LaneReport, points: list[Sequence[Row]]) -> tuple[Any, str]:
 
 
 def _times(_lane: LaneReport, points: list[Sequence[Row]]) -> tuple[Any, str]:
-    import pygal
-
+    pygal = _library()
     p50 = [_worst(point, lambda row: row.p50_ms) for point in points]
     p99 = [_worst(point, lambda row: row.p99_ms) for point in points]
     chart = pygal.Line(**_options(), **_logarithmic([*p50, *p99]), show_dots=len(points) == 1)
@@ -141,8 +147,7 @@ def _times(_lane: LaneReport, points: list[Sequence[Row]]) -> tuple[Any, str]:
 
 
 def _statuses(lane: LaneReport, points: list[Sequence[Row]]) -> tuple[Any, str]:
-    import pygal
-
+    pygal = _library()
     statuses = sorted(lane.statuses, key=lambda status: (status <= 0, status))
     chart = pygal.StackedBar(**_options([_colour(status) for status in statuses]), include_x_axis=True)
     for status in statuses:
@@ -171,9 +176,7 @@ def _worst(point: Sequence[Row], time: Callable[[Row], float | None]) -> float |
 
 
 def _options(colours: Sequence[str] = _COLOURS) -> dict[str, Any]:
-    from pygal.style import Style
-
-    style = Style(
+    style = _library().style.Style(
         colors=tuple(colours),
         background="white",
         plot_background="white",
