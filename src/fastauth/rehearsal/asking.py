@@ -102,9 +102,9 @@ def metrics(connection: Connection) -> Metrics | None:
     return Metrics(limits, lanes, frozenset(breakers))
 
 
-def preflight(target: Target) -> str | None:
+def preflight(target: Target, timeout_s: float = _TIMEOUT_S) -> str | None:
     """Out: the server's version if it tells. Raises RehearsalRefused unless it is a fastauth that is ready."""
-    with contextlib.closing(Connection(target)) as connection:
+    with contextlib.closing(Connection(target, timeout_s)) as connection:
         try:
             state = health(connection)
             document = connection.ask("GET", "/openapi.json")
