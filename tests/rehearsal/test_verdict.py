@@ -57,10 +57,10 @@ def test_a_generator_that_was_late_is_blamed_unless_the_server_refused() -> None
 
 
 def test_where_nothing_broke_the_lane_that_is_nearest_to_its_ceiling_would() -> None:
-    lanes = lane("login", GOOD, ceiling(20.0, "overloaded")), lane("verify", GOOD, ceiling(900.0, None))
+    lanes = lane("login", GOOD, ceiling(20.0, "overloaded")), lane("verify", GOOD, ceiling(10.5, None))
     verdict = judge(report(*lanes), None)
     assert (verdict.what, verdict.at_s) == ("login overloaded", None)
-    assert "50% of its ceiling (20/s" in verdict.sentence
+    assert "50% of its ceiling (20/s), which a full queue" in verdict.sentence
     limited = judge(report(lane("refresh", GOOD, ceiling(11.0, "limit refresh_per_ip"))), None)
     assert limited.advice.startswith("FASTAUTH_LIMITS__REFRESH_PER_IP")
 

@@ -16,7 +16,7 @@ from fastauth.rehearsal.opening import Granted, open_sessions
 from fastauth.rehearsal.people import Person
 from fastauth.rehearsal.plan import LANES, MAX_PER_S, Lane, Plan
 from fastauth.rehearsal.report import MET_SHARE, Ceiling, GeneratorReport, LaneReport, Report, Step
-from fastauth.rehearsal.tally import Histogram
+from fastauth.rehearsal.tally import Histogram, Second
 from fastauth.rehearsal.target import Target
 from fastauth.rehearsal.verdict import judge
 from fastauth.rehearsal.watch import Watch, metrics_now, refused_between
@@ -26,6 +26,7 @@ _FIRST_PART: Final = 0.25  # of the planned rate, where a ramp begins
 _FACTOR: Final = 1.6
 _MOST_REFRESHES: Final = 4.0  # times the planned rate: sessions may not be refreshed any faster (plan.py)
 _KEPT_UP: Final = 0.95
+_SERVED: Final = 0.85  # while the step lasts; less leaves a queue behind, or is the chance of few requests
 _FEW_REFUSED: Final = 0.01
 _LONGEST_REST_S: Final = 5.0
 _LATE_MS: Final = 20.0  # p99; more is the generator's fault, if it is ...
@@ -241,12 +242,12 @@ class Rehearsal(NamedTuple):
                 cause = f"limit {max(refused, key=lambda one: refused[one])}" if refused else "rate_limited"
         elif (p99_ms or 0.0) > self.plan.p99_s * 1e3:
             cause = "too_slow"
-        if cause in ("left", "lost", "too_slow", None) and not measured.is_punctual:
+        elif goodput(total, seconds) < total.offered / seconds * _SERVED:
+            cause = "growing_queue"
+        if cause in ("left", "lost", "too_slow", "growing_queue", None) and not measured.is_punctual:
             cause = "generator"
-        # What was only done after the end of the step was taken in faster than it can be done.
-        good = total.good if cause is None else total.done
         rest_s = min(_LONGEST_REST_S, max(1.0, float(total.retry_after_s)))
-        return Step(round(offered_per_s, 2), round(good / seconds, 2), p99_ms, cause), rest_s
+        return Step(round(offered_per_s, 2), round(goodput(total, seconds), 2), p99_ms, cause), rest_s
 
     # The plan
 
@@ -273,6 +274,14 @@ class Rehearsal(NamedTuple):
         for course in measured.courses.values():
             course.end()
         return measured, max(0.1, ran_s), interrupted, left
+
+
+def goodput(total: Second, seconds: float) -> float:
+    """Answers 2xx a second while requests were due. A queue takes a burst in whole: what it serves only afterwards was
+    taken in faster than it can be done, and does not count; nor does the time before anything could be answered.
+    """
+    first_s = min((total.times.quantile_ms(0.05) or 0.0) / 1e3, seconds / 2)
+    return min(total.good / seconds, total.done / (seconds - first_s))
 
 
 def _may_be_slower(step: Step) -> bool:

@@ -33,6 +33,15 @@ class Ceiling(msgspec.Struct, frozen=True):
     def is_generator(self) -> bool:
         return self.cause == "generator"
 
+    @property
+    def is_found(self) -> bool:
+        """Whether it is the server's."""
+        return self.cause is not None and not self.is_generator
+
+
+def rate_text(per_s: float) -> str:
+    return f"{per_s:,.0f}/s" if per_s >= 10 else f"{per_s:,.1f}/s"
+
 
 class LaneReport(msgspec.Struct):
     """A lane during the plan; times in milliseconds, of all requests, who left counted until then.

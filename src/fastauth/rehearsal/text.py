@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from fastauth.rehearsal.course import Row
 from fastauth.rehearsal.plan import Lane
-from fastauth.rehearsal.report import LaneReport, Report
+from fastauth.rehearsal.report import LaneReport, Report, rate_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -161,9 +161,8 @@ def ceiling_text(lane: LaneReport) -> str:
     """``1,200/s``, or ``over 1,200/s`` where it was not found."""
     if lane.ceiling is None:
         return "-"
-    rate = f"{lane.ceiling.per_s:,.0f}/s" if lane.ceiling.per_s >= 10 else f"{lane.ceiling.per_s:,.1f}/s"
-    is_found = lane.ceiling.cause is not None and not lane.ceiling.is_generator
-    return rate if is_found else f"over {rate}"
+    rate = rate_text(lane.ceiling.per_s)
+    return rate if lane.ceiling.is_found else f"over {rate}"
 
 
 def status_texts(lane: LaneReport) -> dict[str, int]:

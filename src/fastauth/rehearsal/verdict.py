@@ -4,7 +4,7 @@ from typing import Final
 
 from fastauth.rehearsal.course import Row
 from fastauth.rehearsal.plan import Lane
-from fastauth.rehearsal.report import MET_SHARE, Ceiling, LaneReport, Report, Verdict
+from fastauth.rehearsal.report import MET_SHARE, Ceiling, LaneReport, Report, Verdict, rate_text
 
 _LIMITS: Final[dict[Lane, tuple[str, ...]]] = {
     "login": ("login_per_ip", "login_global", "login_per_user"),
@@ -29,12 +29,18 @@ _HASHES: Final = (
     "more cores or more nodes (docs/operating.md, Scaling): a password check takes a core; "
     "FASTAUTH_PASSWORDS__PROFILE is what one costs, and owasp the cheapest that protects"
 )
+_ENDS: Final = {
+    "overloaded": "a full queue (503 overloaded)",
+    "too_slow": "the p99 (--p99)",
+    "growing_queue": "a queue that grows",
+    "left": "the patience of clients",
+    "lost": "lost connections",
+}
 _SAID: Final = {
     "left": "gave no answer within the clients' patience",
     "lost": "closed or refused connections without an answer",
     "timeout": "called answers off (503 timeout)",
     "unavailable": "could not reach something it needs (503 unavailable)",
-    "too_slow": "answered too slowly",
 }
 
 
@@ -157,9 +163,10 @@ def _of_ceilings(report: Report) -> Verdict:
         return Verdict(
             "nothing", None, "nothing broke; without ceilings nobody knows what would", "leave --no-ceilings out"
         )
-    first = max(known, key=lambda lane: lane.share or 0.0)
+    found = [lane for lane in known if lane.ceiling is not None and lane.ceiling.is_found]
+    first = max(found or known, key=lambda lane: lane.share or 0.0)
     ceiling = first.ceiling or Ceiling(0.0, None, [])
-    if ceiling.cause is None or ceiling.is_generator:
+    if ceiling.cause is None or not ceiling.is_found:
         return Verdict(
             "nothing",
             first.lane,
@@ -171,7 +178,7 @@ def _of_ceilings(report: Report) -> Verdict:
         f"{first.lane} {ceiling.cause}",
         first.lane,
         f"nothing broke; {first.lane} would first: the plan is {first.share or 0:.0%} of its ceiling "
-        f"({ceiling.per_s:,.0f}/s, where it met {ceiling.cause})",
+        f"({rate_text(ceiling.per_s)}), which {_ENDS.get(ceiling.cause, ceiling.cause)} ends",
         _HASHES if first.lane == "login" and not ceiling.cause.startswith("limit") else _advice(ceiling.cause),
     )
 
