@@ -38,6 +38,7 @@ def test_any_other_time_is_refused(text: str) -> None:
         (Plan({"login": 1.0}, 3_601.0), "--for"),
         (Plan({"login": 1.0}, 60.0, patience_s=61.0), "--patience"),
         (Plan({"login": 1.0}, 60.0, p99_s=4.0), "--p99"),
+        (Plan({"verify": 100_000.0}, 60.0, patience_s=4.0), "times --patience"),
     ],
 )
 def test_a_plan_out_of_bounds_is_refused(plan: Plan, says: str) -> None:

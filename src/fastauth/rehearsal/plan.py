@@ -13,6 +13,7 @@ LANES: Final[tuple[Lane, ...]] = ("login", "refresh", "verify")
 MAX_PER_S: Final = 100_000.0
 MAX_SECONDS: Final = 3_600.0
 MAX_SESSIONS: Final = 10_000
+MOST_WAITING: Final = 300_000  # without an answer at a time; each is remembered
 MOST_CONNECTIONS: Final = 4_000  # of all lanes together
 
 _RATE: Final = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)/(s|m)")
@@ -70,6 +71,8 @@ def check_plan(plan: Plan) -> Plan:
         raise RehearsalRefused("--patience must be from 50ms to 60s")
     if not 0.001 <= plan.p99_s <= plan.patience_s:
         raise RehearsalRefused("--p99 must be from 1ms to --patience")
+    if sum(plan.rates.values()) * plan.patience_s > MOST_WAITING:
+        raise RehearsalRefused(f"all rates together times --patience must not be more than {MOST_WAITING:,} requests")
     return plan
 
 

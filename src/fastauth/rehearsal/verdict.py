@@ -38,7 +38,7 @@ _ENDS: Final = {
 }
 _SAID: Final = {
     "left": "gave no answer within the clients' patience",
-    "lost": "closed or refused connections without an answer",
+    "lost": "gave no connection, or closed it without an answer",
     "timeout": "called answers off (503 timeout)",
     "unavailable": "could not reach something it needs (503 unavailable)",
 }
