@@ -212,7 +212,7 @@ def test_users_that_others_may_read_and_wrong_passwords_are_refused(server: Runn
         (("--users", "x"), "say what is rehearsed: --logins"),
         (("--users", "x", "--verify", "5"), "a rate is like 500/s"),
         (("--users", "x", "--verify", "5/s", "--for", "2h"), "--for must be from 1s to 1h"),
-        (("--users", "x", "--verify", "5/s", "--html", "/no-such-folder/x.html"), "cannot be written"),
+        (("--users", "x", "--verify", "5/s", "--json", "/no-such-folder/x.json"), "cannot be written"),
     ],
 )
 def test_wrong_usage_is_one_line(server: RunningServer, arguments: tuple[str, ...], says: str) -> None:
