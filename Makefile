@@ -18,11 +18,11 @@ $(VENV)/.setup: $(SOURCES)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "fastauth needs Python >= 3.11; try: make PYTHON=python3.12" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "fastauth: building (once)" >&2
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[http,postgres,redis]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[http,postgres,redis,rehearse]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.setup
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[http,otel,postgres,redis,test,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[http,otel,postgres,redis,rehearse,test,dev]'
 	@touch $@
 
 # The driver for LDAP is built here: it needs the headers that tests/servers.sh installs.

@@ -26,7 +26,7 @@ ALONE: Final = frozenset(
     {
         "backends/test_hash_permits.py",
         "backends/test_hash_scheduler.py",
-        "benchmarks/test_open_loop.py",
+        "rehearsal/test_open_loop.py",
         "chaos/test_chaos.py",
         "integration/test_fleet.py",
         "integration/test_hostile_logins.py",

@@ -16,13 +16,13 @@ from typing import Any
 
 import uvloop
 
-from benchmarks.load.arrivals import steady
-from benchmarks.load.clients import FixedRequests
-from benchmarks.load.open_loop import Stream, drive
 from benchmarks.load.render import publish
-from benchmarks.load.samples import Result, joined
 from benchmarks.machine import describe
 from fastauth.limits import Limit, lease_bound
+from fastauth.rehearsal.arrivals import steady
+from fastauth.rehearsal.clients import FixedRequests
+from fastauth.rehearsal.open_loop import Stream, drive
+from fastauth.rehearsal.samples import Result, joined
 from tests.integration.running import (
     CHEAP,
     RunningServer,

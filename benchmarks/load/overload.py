@@ -19,13 +19,13 @@ from typing import Any, Final
 from benchmarks.baseline.go_server import PASSWORD as GO_PASSWORD
 from benchmarks.baseline.go_server import USERNAME as GO_USERNAME
 from benchmarks.baseline.go_server import go_server
-from benchmarks.load.clients import Logins
 from benchmarks.load.figures import LOAD_CORE, SERVER_CORE, hash_time_s, pinned_server, require_tools, wrk
-from benchmarks.load.open_loop import run_pinned
+from benchmarks.load.pinned import run_pinned
 from benchmarks.load.plots import plot_overload, plot_storm
 from benchmarks.load.render import publish
-from benchmarks.load.samples import Result, Samples, quantile_ms, served_order
 from benchmarks.machine import ROOT, describe
+from fastauth.rehearsal.clients import Logins
+from fastauth.rehearsal.samples import Result, Samples, quantile_ms, served_order
 from tests.integration.running import CHEAP, RunningServer, cheap_hash, copy_without_users, import_lines
 
 FACTORS: Final = (0.5, 0.8, 1.0, 2.0, 4.0, 10.0)

@@ -12,8 +12,8 @@ from typing import Any, Final
 from benchmarks.load.figures import hash_time_s, pinned_server
 from benchmarks.load.overload import PATIENCE_S, Segments, logins, run, stream, users_of
 from benchmarks.load.render import publish
-from benchmarks.load.samples import Samples
 from benchmarks.machine import describe
+from fastauth.rehearsal.samples import Samples
 from tests.integration.running import verify_bytes
 
 VALIDATIONS: Final = 60  # for each login

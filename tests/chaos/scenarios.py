@@ -19,10 +19,10 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from benchmarks.load.arrivals import steady
-from benchmarks.load.clients import FixedRequests, Logins, RefreshChains
-from benchmarks.load.open_loop import Stream, drive
-from benchmarks.load.samples import Result, Samples
+from fastauth.rehearsal.arrivals import steady
+from fastauth.rehearsal.clients import FixedRequests, Logins, RefreshChains
+from fastauth.rehearsal.open_loop import Stream, drive
+from fastauth.rehearsal.samples import Result, Samples
 from tests.fault_proxy import fault_proxy
 from tests.integration.running import (
     CHEAP,

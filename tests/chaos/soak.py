@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.load.arrivals import steady
-from benchmarks.load.clients import Behaviour, FixedRequests, Logins, RefreshChains
-from benchmarks.load.open_loop import Stream, drive
 from benchmarks.machine import RESULTS, describe
+from fastauth.rehearsal.arrivals import steady
+from fastauth.rehearsal.clients import Behaviour, FixedRequests, Logins, RefreshChains
+from fastauth.rehearsal.open_loop import Stream, drive
 from fastauth.server.watchdog import private_memory_kib
 from tests.chaos.scenarios import USERS, filled
 from tests.integration.running import CHEAP, RunningServer, running_server, verify_bytes

@@ -19,12 +19,12 @@ import matplotlib as mpl
 from matplotlib import pyplot as plt
 from rich.console import Console
 
-from benchmarks.load.arrivals import Segment
-from benchmarks.load.clients import FixedRequests, RefreshChains, TicketLogins
-from benchmarks.load.open_loop import Stream, drive
 from benchmarks.machine import ROOT
 from fastauth.backends.passwords import PROFILES, hash_password
 from fastauth.cli.top import view
+from fastauth.rehearsal.arrivals import Segment
+from fastauth.rehearsal.clients import FixedRequests, RefreshChains, TicketLogins
+from fastauth.rehearsal.open_loop import Stream, drive
 from fastauth.server.overview import Overview
 from fastauth.server.overview import RunningServer as Seen
 from fastauth.server.settings import Settings

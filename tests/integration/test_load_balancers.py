@@ -18,9 +18,9 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
-from benchmarks.load.arrivals import steady
-from benchmarks.load.clients import Behaviour, FixedRequests, Logins, RefreshChains
-from benchmarks.load.open_loop import Stream, drive
+from fastauth.rehearsal.arrivals import steady
+from fastauth.rehearsal.clients import Behaviour, FixedRequests, Logins, RefreshChains
+from fastauth.rehearsal.open_loop import Stream, drive
 from tests.integration.running import (
     CHEAP,
     FULL,

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.load.arrivals import steady
-from benchmarks.load.clients import FixedRequests, Logins, RefreshChains, TicketLogins
-from benchmarks.load.open_loop import Stream, drive
-from benchmarks.load.samples import Result, Samples, served_order
 from fastauth.backends.hash_permits import HashBounds, HashPermits
 from fastauth.backends.passwords import PROFILES, hash_password
+from fastauth.rehearsal.arrivals import steady
+from fastauth.rehearsal.clients import FixedRequests, Logins, RefreshChains, TicketLogins
+from fastauth.rehearsal.open_loop import Stream, drive
+from fastauth.rehearsal.samples import Result, Samples, served_order
 from tests.integration.running import (
     FULL,
     RunningServer,

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.load.arrivals import steady
-from benchmarks.load.clients import FixedRequests
-from benchmarks.load.open_loop import Stream, drive
+from fastauth.rehearsal.arrivals import steady
+from fastauth.rehearsal.clients import FixedRequests
+from fastauth.rehearsal.open_loop import Stream, drive
 from tests.integration.running import (
     CHEAP,
     RunningServer,

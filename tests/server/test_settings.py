@@ -58,6 +58,7 @@ BUILT: dict[str, tuple[Any, str, Any]] = {
     "database.pgbouncer": (False, "1", True),
     "otel.endpoint": ("off", "http://127.0.0.1:4318", "http://127.0.0.1:4318"),
     "otel.sample_ratio": (0.01, "1", 1.0),
+    "rehearsal.targets": (None, "https://auth.example", "https://auth.example"),
     "audit.file": ("stderr", "/audit.log", "/audit.log"),
     "revocation.max_stale_s": ("off", "30", 30.0),
     "redis_url": (None, "redis://127.0.0.1:6379/1", "redis://127.0.0.1:6379/1"),
@@ -607,6 +608,20 @@ def test_an_issuer_is_an_http_url_and_is_kept_exactly(issuer: str) -> None:
 def test_any_other_issuer_is_refused(issuer: str) -> None:
     (problem,) = problems_of({"FASTAUTH_ISSUER": issuer})
     assert "issuer" in problem
+
+
+@each("text", ["auth.example", "https://auth.example/path", "https://a.example, ftp://b.example"])
+def test_a_target_of_rehearsals_is_an_origin(text: str) -> None:
+    (problem,) = problems_of({"FASTAUTH_REHEARSAL__TARGETS": text})
+    assert problem.startswith("rehearsal.targets: each must be like http://")
+
+
+def test_targets_of_rehearsals_are_a_list_in_toml_and_separated_by_commas_in_the_environment(toml: Path) -> None:
+    toml.write_text('[rehearsal]\ntargets = ["https://a.example", "https://b.example:8443"]\n')
+    both = ["https://a.example", "https://b.example:8443"]
+    assert load(toml=toml).rehearsal.origins == both
+    assert load({"FASTAUTH_REHEARSAL__TARGETS": ", ".join(both)}).rehearsal.origins == both
+    assert load().rehearsal.origins == []
 
 
 # ------------------------------------------------------------------ paths

@@ -31,6 +31,7 @@ _COMMANDS = {
     "migrate": "fastauth.cli.config:migrate",
     "doctor": "fastauth.cli.config:doctor",
     "top": "fastauth.cli.top:top",
+    "rehearse": "fastauth.cli.rehearse:rehearse",
 }
 
 

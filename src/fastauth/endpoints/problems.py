@@ -98,6 +98,7 @@ NEVER_OVER_HTTP: Final = frozenset(
         "password_refused",
         "redis_refused",
         "refresh_reused",
+        "rehearsal_refused",
         "rotation_refused",
         "schema_refused",
         "scope_refused",

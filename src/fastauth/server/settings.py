@@ -25,6 +25,7 @@ from fastauth.domain.breaker import BreakerRules
 from fastauth.domain.errors import FastauthError, MasterKeyRefused, ScopeRefused
 from fastauth.domain.hosts import is_loopback
 from fastauth.domain.limits import Limit, LimitRefused
+from fastauth.domain.origins import parse_origin
 from fastauth.domain.scopes import check_scope
 from fastauth.endpoints.client_address import Network, parse_networks
 from fastauth.jose.issuer import TokenSettings
@@ -74,6 +75,18 @@ class MetricsSettings(_Section, frozen=True, kw_only=True):
     """``[metrics]``: who may read them."""
 
     allow: Text = "loopback"
+
+
+class RehearsalSettings(_Section, frozen=True, kw_only=True):
+    """``[rehearsal]``: the installations that ``fastauth rehearse`` may load, besides those of this machine."""
+
+    targets: Annotated[tuple[Text, ...], msgspec.Meta(max_length=64)] | Text | None = None
+
+    @property
+    def origins(self) -> list[str]:
+        """A list in TOML; separated by commas in the environment."""
+        found = self.targets.split(",") if isinstance(self.targets, str) else self.targets or ()
+        return [text.strip() for text in found if text.strip()]
 
 
 class LaneSettings(_Section, frozen=True, kw_only=True):
@@ -126,6 +139,7 @@ class Settings(_Section, frozen=True, kw_only=True):
     otel: OtelSettings = OtelSettings()
     lanes: LaneSettings = LaneSettings()
     revocation: RevocationSettings = RevocationSettings()
+    rehearsal: RehearsalSettings = RehearsalSettings()
 
     def __repr__(self) -> str:  # holds the master key and database passwords
         return "Settings(...)"
@@ -384,6 +398,11 @@ def _check(settings: Settings) -> Iterator[str]:
     yield from settings.audit.problems()
     yield from settings.otel.problems()
     yield from check_identity(settings.identity, allow_insecure=settings.allow_insecure)
+    for target in settings.rehearsal.origins:
+        try:
+            parse_origin(target)
+        except ValueError as error:
+            yield f"rehearsal.targets: each {error}"
     if "\0" in settings.data_dir:
         yield "data_dir: not a path"
     if settings.passwords.profile == "cheapest-for-tests" and not settings.allow_insecure:

@@ -5,20 +5,38 @@ An answer needs a ``Content-Length`` (or is a 204 or 304); anything else that a 
 
 import asyncio
 import functools
+import ssl
 from collections import deque
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, NamedTuple, Protocol, cast
 
-HOST: Final = "127.0.0.1"
 _OPENED_AT_ONCE: Final = 64  # less than the backlog of any server
+_HANDSHAKE_S: Final = 10.0
+_LONGEST_HEAD: Final = 64 * 1024
+_LENGTH_DIGITS: Final = 7  # of an answer's body: less than 10 MB
+
+
+class Endpoint(NamedTuple):
+    """Where a server is reached. With ``tls`` the certificate must be one of ``name``."""
+
+    address: str
+    port: int
+    tls: ssl.SSLContext | None = None
+    name: str | None = None
+
+
+def local(port: int) -> Endpoint:
+    """A server of this machine, without TLS."""
+    return Endpoint("127.0.0.1", port)
 
 
 class Flight:
     """A request from the moment it is due until it is over; times are seconds since the clock started.
 
-    ``connection`` is the one that it was sent on, ``status`` is None until it is over.
+    ``connection`` is the one that it was sent on, ``status`` is None until it is over; ``number`` is its place in the
+    order in which the generator took them up.
     """
 
-    __slots__ = ("attempt", "client", "connection", "due_s", "request", "status", "took_s")
+    __slots__ = ("attempt", "client", "connection", "due_s", "number", "request", "status", "took_s")
 
     def __init__(self, client: int, attempt: int, due_s: float, request: bytes | None) -> None:
         self.client = client
@@ -28,6 +46,7 @@ class Flight:
         self.connection: Connection | None = None
         self.status: int | None = None
         self.took_s = 0.0
+        self.number = 0
 
     def __lt__(self, other: "Flight") -> bool:
         return self.due_s < other.due_s
@@ -77,6 +96,8 @@ class Connection(asyncio.Protocol):
             data = self._received + data
         end = data.find(b"\r\n\r\n")
         if end < 0:
+            if len(data) > _LONGEST_HEAD:
+                self._transport.abort()
             self._received = data
             return
         status, length, is_last = _read_head(data[: end + 2])
@@ -114,22 +135,22 @@ def _read_head(head: bytes) -> tuple[int, int, bool]:
         length = head[at + 17 : head.find(b"\r\n", at + 17)].strip()
     elif status not in (b"204", b"304"):
         return 0, 0, True
-    if not (head.startswith(b"http/1.") and status.isdigit() and length.isdigit()):
+    if not (head.startswith(b"http/1.") and status.isdigit() and length.isdigit() and len(length) <= _LENGTH_DIGITS):
         return 0, 0, True
     return int(status), int(length), b"\r\nconnection: close\r\n" in head
 
 
 class Pool:
-    """Connections to one port, so many from the start, more when all are busy and requests wait.
+    """Connections to one endpoint, so many from the start, more when all are busy and requests wait.
 
     ``most_open`` is how many were open at the worst moment.
     """
 
-    def __init__(self, port: int, first: int, most: int, owner: Owner) -> None:
+    def __init__(self, endpoint: Endpoint, first: int, most: int, owner: Owner) -> None:
         self.owner = owner
         self.most_open = 0
         self.idle: deque[Connection] = deque()
-        self._port = port
+        self._endpoint = endpoint
         self._first = first
         self._most = most
         self._open: set[Connection] = set()
@@ -192,7 +213,15 @@ class Pool:
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
-        transport, connection = await loop.create_connection(lambda: Connection(self), HOST, self._port)
+        address, port, tls, name = self._endpoint
+        transport, connection = await loop.create_connection(
+            lambda: Connection(self),
+            address,
+            port,
+            ssl=tls,
+            server_hostname=None if tls is None else name,
+            ssl_handshake_timeout=None if tls is None else _HANDSHAKE_S,
+        )
         if transport.is_closing():
             raise ConnectionResetError("closed as soon as it was open")
         self._opened(connection)  # not in connection_made, where uvloop does not bear a transport that is aborted

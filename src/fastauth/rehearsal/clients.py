@@ -3,7 +3,7 @@
 import json
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 from urllib.parse import urlencode
 
 NEVER_ANSWERED: Final = 0
@@ -60,8 +60,9 @@ class FixedRequests:
 class Logins:
     """``POST /auth`` for these pairs of username and password in turn, whatever comes of it."""
 
-    def __init__(self, users: Iterable[Sequence[str]]) -> None:
+    def __init__(self, users: Iterable[Sequence[str]], host: bytes = b"localhost") -> None:
         self._users = list(users)
+        self._host = host
 
     def request(self, number: int) -> bytes:
         return self._login(number)
@@ -69,7 +70,7 @@ class Logins:
     def _login(self, number: int, *headers: bytes) -> bytes:
         username, password = self._users[number % len(self._users)]
         body = json.dumps({"username": username, "password": password}).encode()
-        return post(b"/auth", b"application/json", body, *headers)
+        return post(b"/auth", b"application/json", body, *headers, host=self._host)
 
 
 class TicketLogins(Logins):
@@ -86,7 +87,7 @@ class TicketLogins(Logins):
     def answered(self, number: int, answer: Answer) -> Again | None:
         if answer.status != 503 or self._returns[number] >= self._most_returns:
             return None
-        ticket, retry_after = _member(answer.body, "ticket"), answer.header(b"retry-after")
+        ticket, retry_after = member(answer.body, "ticket"), answer.header(b"retry-after")
         if ticket is None or retry_after is None:
             return None
         self._returns[number] += 1
@@ -100,8 +101,9 @@ class RefreshChains:
     other failure it goes on with the token that it has.
     """
 
-    def __init__(self, tokens: Iterable[str]) -> None:
+    def __init__(self, tokens: Iterable[str], host: bytes = b"localhost") -> None:
         self._idle = deque(tokens)
+        self._host = host
         self._busy: dict[int, str] = {}
 
     def request(self, number: int) -> bytes | None:
@@ -109,19 +111,20 @@ class RefreshChains:
             return None
         token = self._busy[number] = self._idle.popleft()
         form = urlencode({"grant_type": "refresh_token", "refresh_token": token}).encode()
-        return post(b"/token", b"application/x-www-form-urlencoded", form)
+        return post(b"/token", b"application/x-www-form-urlencoded", form, host=self._host)
 
     def answered(self, number: int, answer: Answer) -> None:
         token = self._busy.pop(number, None)  # None: no chain was free in all the time that the client had
         if token is not None and answer.status not in (400, 401):
-            self._idle.append(_member(answer.body, "refresh_token") or token)
+            self._idle.append(member(answer.body, "refresh_token") or token)
 
 
-def post(path: bytes, content_type: bytes, body: bytes, *headers: bytes) -> bytes:
+def post(path: bytes, content_type: bytes, body: bytes, *headers: bytes, host: bytes = b"localhost") -> bytes:
     """A POST for a connection that stays open; ``headers`` are whole lines."""
     more = b"".join(line + b"\r\n" for line in headers)
-    return b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Type: %b\r\nContent-Length: %d\r\n%b\r\n%b" % (
+    return b"POST %b HTTP/1.1\r\nHost: %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n%b\r\n%b" % (
         path,
+        host,
         content_type,
         len(body),
         more,
@@ -129,26 +132,10 @@ def post(path: bytes, content_type: bytes, body: bytes, *headers: bytes) -> byte
     )
 
 
-def _member(body: bytes, name: str) -> str | None:
+def member(body: bytes, name: str) -> str | None:
     """A text of a JSON object; None if it is not there."""
     try:
         value = json.loads(body)[name]
     except (ValueError, KeyError, TypeError):
         return None
     return value if isinstance(value, str) else None
-
-
-def behaviour_of(spec: dict[str, Any]) -> Behaviour:
-    """In: ``{"kind": "requests", "requests": [text]}``, ``{"kind": "logins", "users": [[username, password]],
-    "returns_with_ticket": bool}`` or ``{"kind": "refreshes", "tokens": [text]}``. Raises ValueError for another kind.
-    """
-    match spec:
-        case {"kind": "requests", "requests": requests}:
-            return FixedRequests(requests)
-        case {"kind": "logins", "users": users, "returns_with_ticket": True}:
-            return TicketLogins(users)
-        case {"kind": "logins", "users": users}:
-            return Logins(users)
-        case {"kind": "refreshes", "tokens": tokens}:
-            return RefreshChains(tokens)
-    raise ValueError(f"not a behaviour: {spec.get('kind')!r} with {sorted(spec)}")

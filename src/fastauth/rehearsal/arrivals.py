@@ -29,21 +29,24 @@ def steady(seconds: float, per_second: float) -> list[Segment]:
 
 
 def arrivals(segments: Iterable[Segment], poisson_seed: int | None = None) -> "array[float]":
+    """All of ``due_times`` at once."""
+    return array("d", due_times(segments, poisson_seed))
+
+
+def due_times(segments: Iterable[Segment], poisson_seed: int | None = None) -> Iterator[float]:
     """In: the schedule; out: the seconds from its start at which requests are due, in order.
 
     Evenly spaced, the first at once; with a seed a Poisson process of these rates, the same one for the same seed.
     """
-    dues = array("d")
     marks = _even_marks() if poisson_seed is None else _poisson_marks(poisson_seed)
     mark, expected, began_s = next(marks), 0.0, 0.0
     for segment in segments:
         here = segment.seconds * (segment.from_per_second + segment.to_per_second) / 2
         while mark < expected + here - _ROUNDING:
-            dues.append(began_s + _seconds_until(mark - expected, segment))
+            yield began_s + _seconds_until(mark - expected, segment)
             mark = next(marks)
         expected += here
         began_s += segment.seconds
-    return dues
 
 
 def _even_marks() -> Iterator[float]:
@@ -51,7 +54,7 @@ def _even_marks() -> Iterator[float]:
 
 
 def _poisson_marks(seed: int) -> Iterator[float]:
-    chance = random.Random(seed)
+    chance = random.Random(seed)  # noqa: S311 - a schedule, no secret
     return accumulate(iter(lambda: chance.expovariate(1.0), None))
 
 

@@ -1,37 +1,40 @@
 """An open-loop generator: requests leave at their times whatever the answers do, so a slow server cannot slow it down.
 
 A time is counted from the moment a request was due, so what it waited in the generator, for a connection or because
-the server stalled, is in it. In process: ``await drive(port, streams)``. As a process of its own, which can be pinned
-to another core than the server: ``run_pinned(spec, core)``, or ``python -m benchmarks.load.open_loop < SPEC > RESULT``;
-``streams_of`` says what a spec is, and the result is a ``samples.Result`` as JSON.
+the server stalled, is in it.
 """
 
 import asyncio
-import gc
-import json
-import os
-import subprocess
-import sys
 import time
 from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from typing import Any, Final, cast
+from typing import Final, Protocol, cast
 
-import msgspec
-import uvloop
+from fastauth.rehearsal.arrivals import Alarm, Segment, due_times
+from fastauth.rehearsal.clients import LEFT, NEVER_ANSWERED, Again, Answer, Behaviour
+from fastauth.rehearsal.connections import Endpoint, Flight, Pool, local
+from fastauth.rehearsal.samples import Lateness, Result, Samples, StreamResult
 
-from benchmarks.load.arrivals import Alarm, Segment, arrivals
-from benchmarks.load.clients import LEFT, NEVER_ANSWERED, Again, Answer, Behaviour, behaviour_of
-from benchmarks.load.connections import Flight, Pool
-from benchmarks.load.samples import Lateness, Result, Samples, StreamResult
-from benchmarks.machine import ROOT
-
+_NEVER: Final = float("inf")
 _LEAD_S: Final = 0.01  # from the last connection that was opened beforehand to the start of the clock
 
 _monotonic = time.monotonic
+
+
+class Recorder(Protocol):
+    """Is told of each request twice, and keeps what it wants to."""
+
+    def departed(self, due_s: float, late_s: float) -> None:
+        """It was due then; so much later the generator got round to it."""
+
+    def ended(self, flight: Flight) -> None:
+        """It is over, in whatever way."""
+
+    def queued(self) -> None:
+        """It found no free connection, or no free client, when it was due."""
 
 
 @dataclass
@@ -39,7 +42,7 @@ class Stream:
     """A kind of request, at its own times, over its own connections.
 
     ``connections`` are open before the clock starts; there are never more than ``most_connections``. A client without
-    an answer leaves after ``patience_s``.
+    an answer leaves after ``patience_s``. With a ``recorder`` no sample is kept: the memory of a run does not grow.
     """
 
     name: str
@@ -49,27 +52,47 @@ class Stream:
     connections: int = 32
     most_connections: int = 400
     patience_s: float = 10.0
+    recorder: Recorder | None = None
+
+
+class _Kept:
+    """Every request, for ``samples.Samples``."""
+
+    def __init__(self) -> None:
+        self.late_s = array("d")
+        self.flights: list[Flight] = []
+        self.count_queued = 0
+
+    def departed(self, due_s: float, late_s: float) -> None:
+        self.late_s.append(late_s)
+
+    def ended(self, flight: Flight) -> None:
+        self.flights.append(flight)
+
+    def queued(self) -> None:
+        self.count_queued += 1
 
 
 class _Run:
     """A stream under way. All times are seconds since the clock started."""
 
-    def __init__(self, stream: Stream, port: int) -> None:
+    def __init__(self, stream: Stream, endpoint: Endpoint) -> None:
         self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.name = stream.name
-        self.pool = Pool(port, stream.connections, stream.most_connections, self)
+        self.pool = Pool(endpoint, stream.connections, stream.most_connections, self)
         self._stream = stream
         self._told: Callable[[int, Answer], Again | None] | None = getattr(stream.behaviour, "answered", None)
         self._started_s = 0.0
-        self._dues = arrivals(stream.segments, stream.poisson_seed)
+        self._dues = due_times(stream.segments, stream.poisson_seed)
+        self._next_due_s = next(self._dues, _NEVER)
         self._next = 0
+        self._departures = 0
         self._returns: list[Flight] = []
-        self._flights: list[Flight] = []  # in the order in which they were due, so also that in which patience ends
-        self._oldest = 0  # that is not over
+        self._flights: deque[Flight] = deque()  # in the order in which they were due, so that in which patience ends
         self._under_way = 0
         self._waiting: deque[Flight] = deque()
-        self._late_s = array("d")
-        self._queued = 0
+        self._kept = _Kept()
+        self._recorder: Recorder = stream.recorder or self._kept
         self._alarm = Alarm()
 
     def begin(self, started_s: float) -> None:
@@ -78,6 +101,12 @@ class _Run:
         asyncio.get_running_loop().add_reader(self._alarm.fd, self._pump)
         self._finish_if_over()
         self._sleep()
+
+    def cut_short(self) -> None:
+        """Nothing more is due; what is on its way comes to its end."""
+        self._next_due_s = _NEVER
+        self._returns.clear()
+        self._finish_if_over()
 
     async def close(self) -> None:
         """Whether finished or not."""
@@ -100,10 +129,11 @@ class _Run:
         self._end_patience(now_s)
         while self._returns and self._returns[0].due_s <= now_s:
             self._depart(heappop(self._returns))
-        dues = self._dues
-        while self._next < len(dues) and dues[self._next] <= now_s:
+        while self._next_due_s <= now_s:
+            flight = Flight(self._next, 0, self._next_due_s, None)
             self._next += 1
-            self._depart(Flight(self._next - 1, 0, dues[self._next - 1], None))
+            self._next_due_s = next(self._dues, _NEVER)
+            self._depart(flight)
         self._sleep()
 
     def _end_patience(self, now_s: float) -> None:
@@ -115,11 +145,10 @@ class _Run:
             self._end(flight, NEVER_ANSWERED if connection is None else LEFT)
 
     def _oldest_flight(self) -> Flight | None:
-        flights, oldest = self._flights, self._oldest
-        while oldest < len(flights) and flights[oldest].status is not None:
-            oldest += 1
-        self._oldest = oldest
-        return flights[oldest] if oldest < len(flights) else None
+        flights = self._flights
+        while flights and flights[0].status is not None:
+            flights.popleft()
+        return flights[0] if flights else None
 
     def _sleep(self) -> None:
         if not self.finished.done():
@@ -127,7 +156,7 @@ class _Run:
 
     def _next_s(self) -> float:
         """When there is something to do."""
-        next_s = self._dues[self._next] if self._next < len(self._dues) else float("inf")
+        next_s = self._next_due_s
         if self._returns:
             next_s = min(next_s, self._returns[0].due_s)
         oldest = self._oldest_flight()
@@ -136,13 +165,15 @@ class _Run:
     # What is on its way
 
     def _depart(self, flight: Flight) -> None:
-        self._late_s.append(self._now_s() - flight.due_s)
+        self._recorder.departed(flight.due_s, self._now_s() - flight.due_s)
+        flight.number = self._departures
+        self._departures += 1
         self._flights.append(flight)
         self._under_way += 1
         self._waiting.append(flight)
         self.serve()
         if flight.connection is None:
-            self._queued += 1
+            self._recorder.queued()
             self.pool.grow()
 
     def serve(self) -> None:
@@ -183,6 +214,7 @@ class _Run:
         flight.status = status
         flight.connection = None
         self._under_way -= 1
+        self._recorder.ended(flight)
         if self._told is not None:
             again = self._tell(self._told, flight.client, Answer(status, data[:end], data[end + 4 :]))
             if again is not None:
@@ -194,7 +226,7 @@ class _Run:
             self._finish_if_over()
 
     def _finish_if_over(self) -> None:
-        is_over = not (self._under_way or self._returns) and self._next == len(self._dues)
+        is_over = not (self._under_way or self._returns) and self._next_due_s == _NEVER
         if is_over and not self.finished.done():
             self.finished.set_result(None)
 
@@ -220,7 +252,7 @@ class _Run:
 
     def result(self) -> StreamResult:
         """Once it is finished."""
-        flights = self._flights
+        flights = sorted(self._kept.flights, key=_in_order)
         samples = Samples(
             sum(segment.seconds for segment in self._stream.segments),
             [round(flight.due_s, 6) for flight in flights],
@@ -229,69 +261,41 @@ class _Run:
             [flight.attempt for flight in flights],
             [flight.client for flight in flights],
         )
-        return StreamResult(samples, Lateness.of(self._late_s), self._queued, self.pool.most_open)
+        return StreamResult(samples, Lateness.of(self._kept.late_s), self._kept.count_queued, self.pool.most_open)
 
 
-async def drive(port: int, streams: Sequence[Stream]) -> Result:
-    """Run the streams against 127.0.0.1, all by one clock; out: what they saw, once every client is through.
+def _in_order(flight: Flight) -> int:
+    return flight.number
 
-    Raises ValueError for two streams of one name, OSError if the server is not there at the start, and whatever a
-    behaviour raises.
+
+def _cut_short(runs: Sequence[_Run]) -> None:
+    for run in runs:
+        run.cut_short()
+
+
+async def drive(
+    where: int | Endpoint, streams: Sequence[Stream], until: "asyncio.Future[None] | None" = None
+) -> Result:
+    """Run the streams, all by one clock; out: what they saw, once every client is through.
+
+    In: an endpoint, or a port of 127.0.0.1; a future that ends the schedule early when it is done. Raises ValueError
+    for two streams of one name, OSError if the server is not there at the start, and whatever a behaviour raises.
     """
     if len({stream.name for stream in streams}) < len(streams):
         raise ValueError("two streams have one name")
-    runs = [_Run(stream, port) for stream in streams]
+    endpoint = where if isinstance(where, Endpoint) else local(where)
+    runs = [_Run(stream, endpoint) for stream in streams]
     try:
         for run in runs:
             await run.pool.warm()
         started_s, cpu_s = _monotonic() + _LEAD_S, time.thread_time()
         for run in runs:
             run.begin(started_s)
+        if until is not None:
+            until.add_done_callback(lambda _: _cut_short(runs))
         await asyncio.gather(*(run.finished for run in runs))
         busy = (time.thread_time() - cpu_s) / (_monotonic() - started_s)
     finally:
         for run in runs:
             await run.close()
     return Result(started_s, round(busy, 3), {run.name: run.result() for run in runs})
-
-
-def streams_of(spec: dict[str, Any]) -> list[Stream]:
-    """In: ``{"port": number, "streams": [...]}``, each stream with the fields of ``Stream``, its segments as lists of
-    ``[seconds, from_per_second, to_per_second]`` and its behaviour as ``clients.behaviour_of`` takes it.
-    """
-    return [
-        Stream(
-            **{
-                **stream,
-                "segments": [Segment(*segment) for segment in stream["segments"]],
-                "behaviour": behaviour_of(stream["behaviour"]),
-            }
-        )
-        for stream in spec["streams"]
-    ]
-
-
-def run_pinned(spec: dict[str, Any], core: int | str | None) -> Result:
-    """Run a spec in a process of its own, on one core unless that is None.
-
-    Raises CalledProcessError if it fails; what it had to say is on standard error.
-    """
-    pin = [] if core is None else ["taskset", "-c", str(core)]
-    command = [*pin, sys.executable, "-m", "benchmarks.load.open_loop"]
-    process = subprocess.run(command, input=json.dumps(spec).encode(), stdout=subprocess.PIPE, check=True, cwd=ROOT)
-    return msgspec.json.decode(process.stdout, type=Result)
-
-
-def main() -> None:
-    """From standard input to standard output."""
-    spec = json.load(sys.stdin)
-    streams = streams_of(spec)
-    gc.freeze()
-    gc.disable()  # a collection among so many samples is a pause of tens of milliseconds
-    left = memoryview(msgspec.json.encode(uvloop.run(drive(spec["port"], streams))))
-    while left:  # a pipe takes what it has room for
-        left = left[os.write(1, left) :]
-
-
-if __name__ == "__main__":
-    main()

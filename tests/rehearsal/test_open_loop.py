@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import os
 import random
 import threading
 import time
@@ -14,10 +13,10 @@ from urllib.parse import parse_qs
 import pytest
 import uvloop
 
-from benchmarks.load.arrivals import Segment, arrivals, steady
-from benchmarks.load.clients import Again, Answer, FixedRequests, Logins, RefreshChains, TicketLogins, behaviour_of
-from benchmarks.load.open_loop import Stream, drive, run_pinned
-from benchmarks.load.samples import GeneratorLateError, Lateness, Result, Samples, StreamResult, joined, served_order
+from fastauth.rehearsal.arrivals import Segment, arrivals, steady
+from fastauth.rehearsal.clients import Again, Answer, FixedRequests, Logins, RefreshChains, TicketLogins
+from fastauth.rehearsal.open_loop import Stream, drive
+from fastauth.rehearsal.samples import GeneratorLateError, Lateness, Result, Samples, StreamResult, joined, served_order
 from tests.cases import each
 from tests.integration.running import free_port, wait_for
 
@@ -432,42 +431,6 @@ def test_a_chain_goes_on_with_its_token_after_any_other_failure() -> None:
 def test_two_streams_of_one_name_are_refused() -> None:
     with pytest.raises(ValueError, match="one name"):
         uvloop.run(drive(free_port(), [gets(steady(0.1, 10.0))] * 2))
-
-
-# A process of its own
-
-
-def test_a_spec_runs_in_a_process_of_its_own() -> None:
-    streams = [
-        {
-            "name": "login",
-            "segments": [[0.1, 50, 50]],
-            "poisson_seed": 7,
-            "behaviour": {"kind": "logins", "users": [["ann", "pass"]], "returns_with_ticket": True},
-        },
-        {
-            "name": "get",
-            "segments": [[0.1, 100, 100]],
-            "connections": 3,
-            "most_connections": 5,
-            "patience_s": 2.5,
-            "behaviour": {"kind": "requests", "requests": [GET.decode()]},
-        },
-        {"name": "refresh", "segments": [[0.1, 20, 20]], "behaviour": {"kind": "refreshes", "tokens": ["a", "b"]}},
-    ]
-    before_s = time.monotonic()
-    with small_server(answers_all) as server:
-        result = run_pinned({"port": server.port, "streams": streams}, core=min(os.sched_getaffinity(0)))
-    assert [len(result[name]) for name in ("get", "refresh")] == [10, 2]
-    assert result["login"].due_s == pytest.approx(list(arrivals([Segment(0.1, 50, 50)], 7)), abs=1e-6)
-    assert set(result["get"].status) == {200}
-    assert before_s < result.started_s < time.monotonic()  # the clock of the machine
-
-
-def test_a_behaviour_that_is_none_is_refused() -> None:
-    for spec in ({"kind": "storm"}, {"kind": "logins"}, {}):
-        with pytest.raises(ValueError, match="not a behaviour"):
-            behaviour_of(spec)
 
 
 # Figures

@@ -1,0 +1,1 @@
+"""``fastauth rehearse``: an open-loop rehearsal against a running installation. The server knows nothing of it."""
