@@ -24,11 +24,10 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode
 
-from benchmarks.load.clients import Logins, post
 from benchmarks.load.figures import CONNECTIONS, LOAD_CORE, SERVER_CORE, pinned_server, require_tools
 from benchmarks.load.fleet import SEEN, on_core
-from benchmarks.load.open_loop import run_pinned
 from benchmarks.load.overload import steady, stream
+from benchmarks.load.pinned import run_pinned
 from benchmarks.load.render import publish
 from benchmarks.load.resources import Reading, Rig, settled
 from benchmarks.load.sessions import ALGORITHMS, add_client, form, raw_signatures_per_second
@@ -38,6 +37,7 @@ from fastauth.backends.passwords import PROFILES, Profile, hash_password
 from fastauth.jose.issuer import Issuer
 from fastauth.jose.keys import SigningKey
 from fastauth.jose.wrapping import MasterKey
+from fastauth.rehearsal.clients import Logins, post
 from fastauth.server.settings import load_settings
 from tests.integration.running import (
     CHEAP,

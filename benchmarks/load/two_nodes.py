@@ -21,17 +21,17 @@ import msgspec
 from benchmarks.load.costs import PASSWORD, hash_beside, spread
 from benchmarks.load.figures import LOAD_CORE, SERVER_CORE, require_tools
 from benchmarks.load.fleet import SEEN, on_core
-from benchmarks.load.open_loop import run_pinned
 from benchmarks.load.overload import hash_jobs, steady
+from benchmarks.load.pinned import run_pinned
 from benchmarks.load.render import publish
 from benchmarks.load.resources import Reading, Rig, processes_s, settled
-from benchmarks.load.samples import Result, Samples
 from benchmarks.machine import describe
 from benchmarks.scaling_page import render_if_possible
 from benchmarks.simulation.fleet import LANES, Plan, seed_of, simulated
 from benchmarks.simulation.node import Cost, Costs
 from fastauth.backends.hash_scheduler import FOR_NOBODY, HASHED
 from fastauth.backends.passwords import PROFILES, hash_password
+from fastauth.rehearsal.samples import Result, Samples
 from tests.integration.running import RunningServer, at_once, import_lines, running_server, verify_bytes
 from tests.postgres_servers import running_postgres
 from tests.proxy_servers import running_proxy

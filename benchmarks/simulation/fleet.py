@@ -14,14 +14,14 @@ from typing import Any, Final
 
 import msgspec
 
-from benchmarks.load.arrivals import arrivals, steady
-from benchmarks.load.clients import LEFT
 from benchmarks.load.render import newest
-from benchmarks.load.samples import Samples
 from benchmarks.scaling import per_second
 from benchmarks.simulation.node import Answered, Costs, Node, Others
 from benchmarks.simulation.redis_store import RedisStore, leased
 from benchmarks.simulation.virtual_time import VirtualLoop, simulate
+from fastauth.rehearsal.arrivals import arrivals, steady
+from fastauth.rehearsal.clients import LEFT
+from fastauth.rehearsal.samples import Samples
 
 LANES: Final = ("login", "refresh", "verify")
 _MOST_RETURNS: Final = 20  # as ``clients.TicketLogins``

@@ -426,8 +426,8 @@ class SharedCounters:
         """Count a time in a histogram, whose counters are in a row: one for each bound in seconds, in order, that tells
         what took up to it, one for what took longer, and the sum in microseconds.
 
-        A time below 0 counts as 0, one beyond a million seconds as that. Raises IndexError for a histogram that there is
-        not.
+        A time below 0 counts as 0, one beyond a million seconds as that. Raises IndexError for one that is not
+        there.
         """
         if not 0 <= _int64(first, "first") < self.count - len(bounds_s) - 1:
             raise IndexError("there is no such histogram")

@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from benchmarks.load.clients import LEFT
 from benchmarks.load.two_nodes import Real, compared, difference, figures_of
 from benchmarks.scaling_page import busy_table, telling, two_nodes_table, verdict
 from benchmarks.simulation.fleet import Outcome, Plan, figures, simulated
@@ -16,6 +15,7 @@ from benchmarks.simulation.processor import HASHES, LOOP, OTHERS, Processor, wei
 from benchmarks.simulation.redis_store import RedisStore, SimulatedBuckets, SimulatedLink, VirtualTable, leased
 from benchmarks.simulation.virtual_time import NothingLeft, VirtualLoop, simulate
 from fastauth.limits import Limit
+from fastauth.rehearsal.clients import LEFT
 from tests.limits.test_lua import AT_A_MOMENT
 from tests.redis_servers import running_redis
 

@@ -285,8 +285,8 @@ class AsgiApp:
             route = running.router.find(path, request.method)
             label = route.label
             # One spelling of a path: a proxy that limits /auth does not see it in /%61uth.
-            raw_path = scope.get("raw_path")
-            if raw_path and raw_path != route.raw_path and not route.is_subtree and not raw_path.endswith(path.encode()):
+            sent = scope.get("raw_path")
+            if sent and sent != route.raw_path and not route.is_subtree and not sent.endswith(path.encode()):
                 raise PathNotFound
             answer = route.handle(request)
             response: Response = answer if type(answer) is Response else await self._deadlines.keep(answer)
