@@ -78,9 +78,8 @@ bench: $(VENV)/.dev  ## ratios, then instruction counts, compared with their rec
 	$(BIN)/python -m benchmarks.instructions.gate $(if $(RECORD),--record)
 
 bench-load: $(VENV)/.dev  ## real servers under load; renders benchmarks/README.md and docs/scaling.md
-	$(BIN)/python -m benchmarks.load.figures
+	$(BIN)/python -m benchmarks.load.side_by_side
 	$(BIN)/python -m benchmarks.load.limits
-	$(BIN)/python -m benchmarks.load.sessions
 	$(BIN)/python -m benchmarks.load.fleet
 	$(BIN)/python -m benchmarks.load.identity
 	$(BIN)/python -m benchmarks.load.overload

@@ -24,13 +24,21 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode
 
-from benchmarks.load.figures import CONNECTIONS, LOAD_CORE, SERVER_CORE, pinned_server, require_tools
-from benchmarks.load.fleet import SEEN, on_core
 from benchmarks.load.overload import steady, stream
+from benchmarks.load.peaks import form, raw_signatures_per_second
 from benchmarks.load.pinned import run_pinned
 from benchmarks.load.render import publish
 from benchmarks.load.resources import Reading, Rig, settled
-from benchmarks.load.sessions import ALGORITHMS, add_client, form, raw_signatures_per_second
+from benchmarks.load.servers import (
+    CONNECTIONS,
+    LOAD_CORE,
+    SEEN,
+    SERVER_CORE,
+    add_client,
+    on_core,
+    pinned_server,
+    require_tools,
+)
 from benchmarks.machine import ROOT, describe
 from benchmarks.scaling_page import render_if_possible
 from fastauth.backends.passwords import PROFILES, Profile, hash_password
@@ -331,7 +339,7 @@ def _hash_cpu_s() -> float:
 def signatures(seconds: float) -> dict[str, dict[str, float]]:
     """What a signature takes of a core, and its check, by algorithm."""
     told: dict[str, dict[str, float]] = {}
-    for alg in ALGORITHMS:
+    for alg in ("RS256", "ES256"):
         key, data, count = SigningKey.generate(alg), bytes(500), 0
         signature, check = key.sign(data), key.verifying_key().is_signature
         began_s = time.process_time()

@@ -19,10 +19,11 @@ from typing import Any, Final
 from benchmarks.baseline.go_server import PASSWORD as GO_PASSWORD
 from benchmarks.baseline.go_server import USERNAME as GO_USERNAME
 from benchmarks.baseline.go_server import go_server
-from benchmarks.load.figures import LOAD_CORE, SERVER_CORE, hash_time_s, pinned_server, require_tools, wrk
+from benchmarks.load.peaks import hash_time_s, wrk
 from benchmarks.load.pinned import run_pinned
 from benchmarks.load.plots import plot_overload, plot_storm
 from benchmarks.load.render import publish
+from benchmarks.load.servers import LOAD_CORE, SERVER_CORE, pinned_server, require_tools
 from benchmarks.machine import ROOT, describe
 from fastauth.rehearsal.clients import Logins
 from fastauth.rehearsal.samples import Result, Samples, quantile_ms, served_order

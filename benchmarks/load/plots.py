@@ -62,6 +62,37 @@ def plot_overload(record: dict[str, Any]) -> None:
     _save(figure, "overload")
 
 
+def plot_side_by_side(record: dict[str, Any]) -> None:
+    """Requests a second of each journey, ours and what others do in its place."""
+    _style()
+    figures = record["figures"]
+    groups = {
+        "validate a token": (("fastauth, seen", "verify RS256"), ("fastauth, unseen", "verify_unseen RS256"),
+                             ("Go", "go validate"), ("plain Python", "python validate"), ("bare granian", "hello")),
+        "log in": (("fastauth, ES256", "login ES256"), ("fastauth, RS256", "login RS256"), ("Go, RS256", "go login"),
+                   ("plain Python, RS256", "python login"), ("raw RS256", "sign RS256")),
+        "client credentials": (("fastauth, ES256", "client_credentials ES256"),
+                               ("fastauth, RS256", "client_credentials RS256"),
+                               ("node, ES256", "node client_credentials ES256"),
+                               ("node, RS256", "node client_credentials RS256"), ("raw RS256", "sign RS256")),
+        "introspect": (("fastauth", "introspect RS256"), ("node, opaque", "node introspect"),
+                       ("bare granian, form", "form")),
+    }  # fmt: skip
+    figure, axes = plt.subplots(1, len(groups), figsize=(13, 3.4))
+    for axis, (title, bars) in zip(axes, groups.items(), strict=True):
+        shown = [(name, figures[row]) for name, row in bars if row in figures][::-1]
+        colours = ["#2563eb" if name.startswith("fastauth") else "#9ca3af" for name, _ in shown]
+        drawn = axis.barh([name for name, _ in shown], [value for _, value in shown], color=colours)
+        axis.bar_label(drawn, [f"{value:,.0f}" for _, value in shown], padding=3, fontsize=8)
+        axis.set_title(title)
+        axis.set_xlim(0, 1.25 * max(value for _, value in shown))
+        axis.set_xticks([])
+        axis.grid(visible=False)
+    figure.suptitle("requests a second on one core", y=1.02)
+    figure.tight_layout()
+    _save(figure, "side-by-side")
+
+
 def plot_storm(record: dict[str, Any]) -> None:
     """The login storm second by second, and who was served when by when they came."""
     _style()

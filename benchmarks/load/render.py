@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.load.overload_tables import admission_table, line_text, overload_table, storm_table
+from benchmarks.load.targets import in_process_table, journeys_table, overload_targets_table, targets_table
 from benchmarks.machine import RESULTS, ROOT
 
 README = ROOT / "benchmarks" / "README.md"
@@ -13,59 +14,12 @@ MICRO = ROOT / "benchmarks" / "micro" / "record.json"
 INSTRUCTIONS = ROOT / "benchmarks" / "instructions" / "record.json"
 
 
-LIMITED_ROWS = (
-    ("`POST /auth`, all limits on", "login_limited_per_s", "login_cheapest_per_s"),
-    ("`POST /auth`, all limits on, through Redis", "login_limited_redis_per_s", "login_cheapest_per_s"),
-    ("`GET /verify`, limited by address", "verify_limited_per_s", "verify_per_s"),
-    ("`GET /verify`, limited by address, leased from Redis", "verify_leased_per_s", "verify_per_s"),
-)
-
-
 def newest(pattern: str) -> Path:
     """The newest record, by its dated name. Raises FileNotFoundError."""
     paths = sorted(RESULTS.glob(pattern))
     if not paths:
         raise FileNotFoundError(f"no record like {pattern}; run: make bench-load")
     return paths[-1]
-
-
-def load_table(record: dict[str, Any]) -> str:
-    """The figures with the ratio that each is read by."""
-    figures = record["figures"]
-    hello, ceiling = figures["hello_per_s"], figures["login_owasp_ceiling_per_s"]
-    rows = [
-        ("start to ready, second start", f"{figures['start_to_ready_s']:.2f} s", ""),
-        ("RssAnon of a worker at rest", f"{figures['worker_rss_anon_mib']:.0f} MiB", ""),
-        ("`POST /auth`, cheapest hash, RS256", f"{figures['login_cheapest_per_s']:.0f}/s", ""),
-        (
-            "`POST /auth`, OWASP hash",
-            f"{figures['login_owasp_per_s']:.1f}/s",
-            f"{figures['login_owasp_per_s'] / ceiling:.2f} x (cores / hash time = {ceiling:.1f}/s)",
-        ),
-        ("bare ASGI hello on granian", f"{hello:.0f}/s", ""),
-        (
-            "`GET /verify`, seen token",
-            f"{figures['verify_per_s']:.0f}/s",
-            f"{figures['verify_per_s'] / hello:.2f} x hello",
-        ),
-        (
-            "`GET /verify`, every token unseen",
-            f"{figures['verify_unseen_per_s']:.0f}/s",
-            f"{figures['verify_unseen_per_s'] / hello:.2f} x hello",
-        ),
-        (
-            "plain Python baseline, PyJWT",
-            f"{figures['python_validate_per_s']:.0f}/s",
-            f"fastauth: {figures['verify_per_s'] / figures['python_validate_per_s']:.1f} x",
-        ),
-        *(
-            (name, f"{figures[row]:.0f}/s", f"{figures[row] / figures[off]:.2f} x without limits")
-            for name, row, off in LIMITED_ROWS
-        ),
-    ]
-    return "| one core | measured | ratio |\n| --- | --- | --- |\n" + "\n".join(
-        f"| {' | '.join(row)} |" for row in rows
-    )
 
 
 def micro_table(record: dict[str, Any]) -> str:
@@ -85,35 +39,6 @@ def instructions_table(record: dict[str, Any]) -> str:
     """The counts of ``make bench``."""
     rows = "\n".join(f"| {name} | {count:,.0f} |" for name, count in record["instructions"].items())
     return f"| in process | instructions a call |\n| --- | --- |\n{rows}"
-
-
-def sessions_table(record: dict[str, Any]) -> str:
-    """The token endpoints, each beside what bounds it."""
-    figures = record["figures"]
-    hello = figures["hello"]
-    body = figures["form"]
-    rows = [
-        ("bare ASGI hello on granian", f"{hello:.0f}/s", ""),
-        ("bare ASGI on granian that reads a form", f"{body:.0f}/s", f"{body / hello:.2f} x hello"),
-    ]
-    for alg in ("RS256", "ES256"):
-        sign = figures[f"sign_{alg}"]
-        rows.append((f"raw {alg} signatures, in process", f"{sign:.0f}/s", ""))
-        for name, row in (
-            ("`POST /auth`, cheapest hash, session written", "login"),
-            ("`POST /token`, client_credentials", "client"),
-            ("`POST /token`, refresh_token", "refresh"),
-            ("`POST /token`, client_credentials, limits on", "client_limited"),
-            ("`POST /token`, refresh_token, limits on", "refresh_limited"),
-        ):
-            value = figures[f"{row}_{alg}"]
-            rows.append((f"{name}, {alg}", f"{value:.0f}/s", f"{value / sign:.2f} x raw signatures"))
-        value = figures[f"introspect_{alg}"]
-        ratio = f"{value / hello:.2f} x hello, {value / body:.2f} x the form"
-        rows.append((f"`POST /introspect`, {alg} access token", f"{value:.0f}/s", ratio))
-    return "| one core | measured | ratio |\n| --- | --- | --- |\n" + "\n".join(
-        f"| {' | '.join(row)} |" for row in rows
-    )
 
 
 def two_nodes_table(record: dict[str, Any]) -> str:
@@ -149,24 +74,6 @@ def faults_table(record: dict[str, Any]) -> str:
         "| Redis | requests | 5xx | no answer | 429 | before: p50 / p99 / longest | longest at the fault | p99 after "
         "| shared again after | lines `redis_lost`, `redis_back` of 2 workers |\n"
         f"|{' --- |' * 10}\n" + "\n".join(row(name, run) for name, run in record["faults"].items())
-    )
-
-
-def fleet_table(record: dict[str, Any]) -> str:
-    """PostgreSQL and Redis beside SQLite."""
-    figures = record["figures"]
-
-    def row(name: str, key: str) -> str:
-        sqlite, postgres = figures[f"{key}_sqlite"], figures[f"{key}_postgres"]
-        return f"| {name} | {sqlite:.0f}/s | {postgres:.0f}/s | {postgres / sqlite:.2f} |"
-
-    rows = [
-        row("`POST /auth`, cheapest hash, RS256, session written", "login"),
-        row("`POST /token`, refresh_token", "refresh"),
-        row("`POST /token`, client_credentials", "client"),
-    ]
-    return "| one core a node, limits off | SQLite | PostgreSQL | ratio |\n| --- | --- | --- | --- |\n" + "\n".join(
-        rows
     )
 
 
@@ -239,31 +146,31 @@ def publish(kind: str, record: dict[str, Any], *, is_whole: bool) -> None:
 
 
 def render() -> str:
-    """Write the page; out: the load table."""
-    path = newest("*-load.json")
-    load, micro = json.loads(path.read_text()), json.loads(MICRO.read_text())
+    """Write the page; out: the table of targets."""
+    path = newest("*-side-by-side.json")
+    sides, micro = json.loads(path.read_text()), json.loads(MICRO.read_text())
     instructions = json.loads(INSTRUCTIONS.read_text())
     limits_path = newest("*-limits.json")
     limits = json.loads(limits_path.read_text())
-    sessions_path = newest("*-sessions.json")
-    sessions = json.loads(sessions_path.read_text())
+    soak = json.loads(newest("*-soak.json").read_text())
     fleet_path = newest("*-fleet.json")
     fleet = json.loads(fleet_path.read_text())
     identity_path = newest("*-identity.json")
     identity = json.loads(identity_path.read_text())
     overload, admission = (json.loads(newest(f"*-{kind}.json").read_text()) for kind in ("overload", "admission"))
-    table = load_table(load)
+    table = targets_table(sides)
     page = TEMPLATE.read_text().format(
-        load=table,
+        targets=table,
+        targets_in_process=in_process_table(micro),
+        targets_overload=overload_targets_table(overload, soak),
+        journeys=journeys_table(sides),
         micro=micro_table(micro),
         instructions=instructions_table(instructions),
         instructions_revision=instructions["revision"],
         instructions_versions=", ".join(f"{name} {text}" for name, text in instructions["versions"].items()),
-        sessions=sessions_table(sessions),
-        sessions_source=sessions_path.name,
-        sessions_revision=sessions["revision"],
-        load_source=path.name,
-        fleet=fleet_table(fleet),
+        sides_source=path.name,
+        sides_seconds=f"{sides['seconds']:g}",
+        sides_packages=", ".join(f"{name} {text}" for name, text in sides["packages"].items()),
         fleet_faults=fleet_faults_table(fleet),
         fleet_revocation=revocation_line(fleet),
         fleet_source=fleet_path.name,
@@ -284,8 +191,8 @@ def render() -> str:
         faults=faults_table(limits),
         limits_source=limits_path.name,
         limits_revision=limits["revision"],
-        machine=f"{load['cores']} x {load['machine']}, Linux {load['kernel']}, Python {load['python']}",
-        revision=load["revision"],
+        machine=f"{sides['cores']} x {sides['machine']}, Linux {sides['kernel']}, Python {sides['python']}",
+        revision=sides["revision"],
     )
     README.write_text(page)
     return table

@@ -9,9 +9,10 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.load.figures import hash_time_s, pinned_server
 from benchmarks.load.overload import PATIENCE_S, Segments, logins, run, stream, users_of
+from benchmarks.load.peaks import hash_time_s
 from benchmarks.load.render import publish
+from benchmarks.load.servers import pinned_server
 from benchmarks.machine import describe
 from fastauth.rehearsal.samples import Samples
 from tests.integration.running import verify_bytes

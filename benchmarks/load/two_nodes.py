@@ -19,12 +19,11 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from benchmarks.load.costs import PASSWORD, hash_beside, spread
-from benchmarks.load.figures import LOAD_CORE, SERVER_CORE, require_tools
-from benchmarks.load.fleet import SEEN, on_core
 from benchmarks.load.overload import hash_jobs, steady
 from benchmarks.load.pinned import run_pinned
 from benchmarks.load.render import publish
 from benchmarks.load.resources import Reading, Rig, processes_s, settled
+from benchmarks.load.servers import LOAD_CORE, SEEN, SERVER_CORE, on_core, require_tools
 from benchmarks.machine import describe
 from benchmarks.scaling_page import render_if_possible
 from benchmarks.simulation.fleet import LANES, Plan, seed_of, simulated
