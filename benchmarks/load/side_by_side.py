@@ -215,9 +215,10 @@ def measure(folder: Path, rounds: int, seconds: float) -> dict[str, Any]:
             with running(fleet, seconds, note, **UNLIMITED) as journeys:
                 journeys.run("login", "client_credentials", "refresh", "introspect", "verify")
             note("hash OWASP s", hash_time_s("owasp"))
-            with running(owasp, seconds, note, **UNLIMITED) as journeys:
-                note("worker MiB", rss_anon_mib(journeys._server))
-                journeys.run("login")
+            with pinned_server(owasp.data_dir, **UNLIMITED) as server:
+                note("worker MiB", rss_anon_mib(server))
+                Journeys(server, owasp, seconds, note).run("login")
+                note("worker MiB after logins", rss_anon_mib(server))
     figures = {row: statistics.median(values) for row, values in rows.items()}
     return {"figures": figures, "rounds": rows, "absent": absent.reasons}
 

@@ -158,6 +158,7 @@ class PasswordHasher:
 
     def __init__(self, settings: PasswordSettings) -> None:
         self.profile = PROFILES[settings.profile]
+        self._own_prefix = self.profile.identifier + "$"
         self._decoys: dict[str, tuple[str, float, int]] = {}
 
     def hash(self, password: str) -> str:
@@ -175,11 +176,13 @@ class PasswordHasher:
         """
         if password_hash.startswith("$2") and len(password.encode()) > _BCRYPT_BYTES:
             return False
-        return not password_hash.startswith(self.profile.identifier + "$")
+        return not password_hash.startswith(self._own_prefix)
 
     def memory_kib(self, slowest_scheme: str | None, stored_hash: str | None) -> int:
         """What one login's hashes take at a time, decoys included. In: as ``decoys``."""
-        own = parse_scheme(stored_hash).memory_kib if stored_hash else 0
+        own = 0  # that of the profile, as most have
+        if stored_hash and not stored_hash.startswith(self._own_prefix):
+            own = parse_scheme(stored_hash).memory_kib
         slowest = self._decoy(slowest_scheme)[2] if slowest_scheme else 0
         return max(self.profile.memory_kib, slowest, own)
 

@@ -41,6 +41,7 @@ _SECRET_TEXT: Final = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+_PLAIN_KINDS: Final = frozenset({type(None), bool, int, float})
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -51,7 +52,7 @@ def _render(_logger: object, _method: str, event: structlog.typing.EventDict) ->
 def render(fields: Mapping[str, object]) -> bytes:
     """One line of JSON, without its end. No secret passes: see ``shown``."""
     # msgspec leaves U+2028, ESC's C1 cousins and the like readable; a terminal must not act on them.
-    ordered = {_shown_name(name): shown(name, value) for name, value in fields.items()}
+    ordered = fields if _is_plain(fields) else {_shown_name(name): shown(name, value) for name, value in fields.items()}
     try:
         text = _encode(ordered).decode()
     except (UnicodeEncodeError, OverflowError):  # a lone surrogate: a file name, say, that is not UTF-8
@@ -59,6 +60,30 @@ def render(fields: Mapping[str, object]) -> bytes:
     if text.isascii() and text.isprintable():
         return text.encode()
     return "".join(char if char.isprintable() else _escape(char) for char in text).encode()
+
+
+def _is_plain(fields: Mapping[str, object]) -> bool:
+    """Whether ``shown`` would change nothing: one look at all texts together, where it has a look at each."""
+    texts = []
+    for value in fields.values():
+        kind = type(value)
+        if kind is str:
+            texts.append(value)
+        elif kind not in _PLAIN_KINDS:
+            return False
+    return _are_plain_names(tuple(fields)) and _has_no_sign("\n".join(texts))  # type: ignore[arg-type]
+
+
+@lru_cache(512)
+def _are_plain_names(names: tuple[str, ...]) -> bool:
+    return not any(_says_secret(name) or _shown_name(name) != name for name in names)
+
+
+def _has_no_sign(text: str) -> bool:
+    # An audit event has a dozen texts, and the pattern costs ten times what these look-ups do. Each alternative needs
+    # one of these; a space stands in an Authorization header and in PEM.
+    has_sign = " " in text or "fa_" in text or "eyJ" in text or "$" in text or "://" in text or "1." in text
+    return not has_sign and len(text) <= _MOST_CHARACTERS
 
 
 def shown(name: str, value: object, depth: int = 0) -> Any:
@@ -85,10 +110,7 @@ def shown(name: str, value: object, depth: int = 0) -> Any:
 
 
 def _shown_text(text: str) -> str:
-    # An audit event has a dozen texts, and the pattern costs ten times what these look-ups do. Each alternative needs
-    # one of these; a space stands in an Authorization header and in PEM.
-    has_sign = " " in text or "fa_" in text or "eyJ" in text or "$" in text or "://" in text or "1." in text
-    if not has_sign and len(text) <= _MOST_CHARACTERS:
+    if _has_no_sign(text):
         return text
     text = _SECRET_TEXT.sub(HIDDEN, text[: 2 * _MOST_CHARACTERS])  # one that is cut is recognised all the same
     return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]} (cut)"
