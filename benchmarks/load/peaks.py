@@ -42,16 +42,16 @@ def wrk(
     return float(match[1])
 
 
-def posts(port: int, seconds: float, request: str) -> float:
+def posts(port: int, seconds: float, request: str, connections: int = CONNECTIONS) -> float:
     """The same request again and again."""
-    return _generated("benchmarks.load.closed_loop", [str(port), str(seconds), str(CONNECTIONS)], [request])
+    return _generated("benchmarks.load.closed_loop", [str(port), str(seconds), str(connections)], [request])
 
 
-def logins(port: int, seconds: float) -> float:
+def logins(port: int, seconds: float, connections: int = CONNECTIONS) -> float:
     """Logins of the one user."""
     body = json.dumps({"username": "admin", "password": PASSWORD})
     head = f"POST /auth HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-    return posts(port, seconds, f"{head}\r\n\r\n{body}")
+    return posts(port, seconds, f"{head}\r\n\r\n{body}", connections)
 
 
 def refreshes(port: int, seconds: float, tokens: list[str], authorization: str | None = None) -> float:

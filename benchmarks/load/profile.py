@@ -1,0 +1,96 @@
+"""Part of ``make bench-load``: where a worker's time goes on each journey, by whose code runs; needs Linux's ``perf``.
+
+Each journey saturates a server on one core while ``perf`` samples it 2,000 times a second. Writes a dated JSON record
+to ``benchmarks/results`` and renders ``benchmarks/README.md``.
+"""
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.load.render import publish
+from benchmarks.load.servers import UNLIMITED, pinned_server, require_tools
+from benchmarks.load.side_by_side import Journeys, installed
+from benchmarks.machine import describe
+from tests.integration.running import CHEAP
+
+JOURNEYS: Final = (
+    ("RS256", ("login", "client_credentials", "refresh", "introspect", "verify", "verify_unseen")),
+    ("ES256", ("login", "client_credentials", "refresh")),
+)
+WARM_UP_S: Final = 1.0
+_HERTZ: Final = 2_000
+# Whose code it is, by the file that it is in; the first that matches.
+OWNERS: Final = (
+    ("signature", re.compile(r"_rust\.abi3")),
+    ("hash", re.compile(r"_argon2|_ffi\.abi3")),
+    ("SQLite", re.compile(r"sqlite")),
+    ("granian", re.compile(r"_granian")),
+    ("kernel", re.compile(r"kernel|unknown")),
+    ("the core", re.compile(r"fastauth/_core")),
+    ("uvloop", re.compile(r"uvloop|_asyncio")),
+    ("Python", re.compile(r"libpython|/python3|msgspec|lib-dynload")),
+    ("libraries", re.compile(r"")),
+)
+
+
+def owner_of(file: str) -> str:
+    """One of ``OWNERS``."""
+    return next(name for name, pattern in OWNERS if pattern.search(file))
+
+
+def parts_of(script: str) -> dict[str, float]:
+    """In: ``perf script -F ip,dso``, one sample a line; out: each owner's part of all samples."""
+    files = re.findall(r"\(([^()]*)\)\s*$", script, re.MULTILINE)
+    counted = Counter(map(owner_of, files))
+    return {name: round(counted[name] / max(1, len(files)), 4) for name, _ in OWNERS}
+
+
+def profile(pid: int, seconds: float, folder: Path) -> dict[str, float]:
+    """What a process does while somebody else keeps it busy."""
+    data = folder / "perf.data"
+    record = ["perf", "record", "-q", "-e", "cpu-clock", "-F", str(_HERTZ), "-p", str(pid), "-o", str(data)]
+    subprocess.run([*record, "--", "sleep", f"{seconds:g}"], check=True, capture_output=True)
+    script = ["perf", "script", "-i", str(data), "-F", "ip,dso"]
+    return parts_of(subprocess.run(script, check=True, capture_output=True, text=True).stdout)
+
+
+def measure(folder: Path, seconds: float) -> dict[str, dict[str, float]]:
+    """By journey and algorithm."""
+    found = {}
+    rates: dict[str, float] = {}
+    for alg, journeys in JOURNEYS:
+        installation = installed(alg, folder, {**CHEAP, "FASTAUTH_TOKENS__ALG": alg})
+        with pinned_server(installation.data_dir, **installation.env, **UNLIMITED) as server:
+            running = Journeys(server, installation, WARM_UP_S + seconds + 1, rates.__setitem__)
+            for journey in journeys:
+                load = threading.Thread(target=running.run, args=(journey,))
+                load.start()
+                load.join(WARM_UP_S)
+                found[f"{journey} {alg}"] = profile(server.workers()[0], seconds, folder)
+                load.join()
+    return found
+
+
+def main() -> None:
+    """Measure, record, render."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, default=3.0)
+    options = parser.parse_args()
+    require_tools()
+    if shutil.which("perf") is None:
+        sys.exit("the profile needs perf: apt-get install linux-perf")
+    with tempfile.TemporaryDirectory() as folder:
+        record: dict[str, Any] = {**describe(), "profiles": measure(Path(folder), options.seconds)}
+    publish("profile", record, is_whole=True)
+
+
+if __name__ == "__main__":
+    main()
