@@ -79,6 +79,7 @@ bench: $(VENV)/.dev  ## ratios, then instruction counts, compared with their rec
 
 bench-load: $(VENV)/.dev  ## real servers under load; renders benchmarks/README.md and docs/scaling.md
 	$(BIN)/python -m benchmarks.load.side_by_side
+	$(BIN)/python -m benchmarks.load.profile
 	$(BIN)/python -m benchmarks.load.limits
 	$(BIN)/python -m benchmarks.load.fleet
 	$(BIN)/python -m benchmarks.load.identity

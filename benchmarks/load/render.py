@@ -5,7 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.load.overload_tables import admission_table, line_text, overload_table, storm_table
-from benchmarks.load.targets import in_process_table, journeys_table, overload_targets_table, targets_table
+from benchmarks.load.targets import (
+    in_process_table,
+    journeys_table,
+    overload_targets_table,
+    profile_table,
+    targets_table,
+)
 from benchmarks.machine import RESULTS, ROOT
 
 README = ROOT / "benchmarks" / "README.md"
@@ -164,6 +170,8 @@ def render() -> str:
         targets_in_process=in_process_table(micro),
         targets_overload=overload_targets_table(overload, soak),
         journeys=journeys_table(sides),
+        profile=profile_table(json.loads(newest("*-profile.json").read_text())),
+        profile_source=newest("*-profile.json").name,
         micro=micro_table(micro),
         instructions=instructions_table(instructions),
         instructions_revision=instructions["revision"],

@@ -163,6 +163,16 @@ def overload_targets_table(overload: dict[str, Any], soak: dict[str, Any]) -> st
     return "| work | target | measured | met |\n| --- | --- | --- | --- |\n" + "\n".join(lines)
 
 
+def profile_table(record: dict[str, Any]) -> str:
+    """Whose code runs, of all the time that a worker computes, by journey."""
+    owners = list(next(iter(record["profiles"].values())))
+    lines = [
+        f"| {journey} | {' | '.join(f'{parts[owner]:.0%}' for owner in owners)} |"
+        for journey, parts in record["profiles"].items()
+    ]
+    return f"| journey | {' | '.join(owners)} |\n|{' --- |' * (len(owners) + 1)}\n" + "\n".join(lines)
+
+
 def journeys_table(record: dict[str, Any]) -> str:
     """Requests a second of every journey on one core, by algorithm, database and limits, and those of the others."""
     figures = record["figures"]
