@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from fastauth import core
 
@@ -16,7 +16,24 @@ ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
 # Figures are of the code: one record that was just replaced does not make the next one's revision dirty.
 _OTHERS = (".", ":!CHANGELOG.md", ":!benchmarks/README.md", ":!benchmarks/*/record.json", ":!benchmarks/results")
+# What else is measured, or measures, and how it tells its version.
+TOOLS: Final = {
+    "go": ("version",),
+    "node": ("--version",),
+    "wrk": ("-v",),
+    "redis-server": ("--version",),
+    "psql": ("--version",),
+}
 PACKAGES = ("argon2-cffi", "cryptography", "cython", "granian", "msgspec", "pyjwt", "uvloop")
+
+
+def _version_of(tool: str) -> str | None:
+    """The first line that it says about its version; None where there is no such tool."""
+    try:
+        said = subprocess.run([tool, *TOOLS[tool]], capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return next(iter((said.stdout or said.stderr).splitlines()), "").strip()
 
 
 def describe() -> dict[str, Any]:
@@ -42,5 +59,6 @@ def describe() -> dict[str, Any]:
         "packages": {name: version(name) for name in PACKAGES},
         "revision": revision,
         "implementation": core.IMPLEMENTATION,
+        "tools": {name: found for name in TOOLS if (found := _version_of(name)) is not None},
         "command": " ".join([Path(sys.executable).name, *sys.argv]),
     }

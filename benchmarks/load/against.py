@@ -86,8 +86,9 @@ def main() -> None:
             (folder := Path(temporary) / name).mkdir()
             with importing(sources):
                 sides.append({alg: _installed(alg, folder) for alg in JOURNEYS})
-        for _ in range(options.rounds):
-            for rows, installations, sources in zip(measured, sides, (old, ROOT / "src"), strict=True):
+        order = list(zip(measured, sides, (old, ROOT / "src"), strict=True))
+        for number in range(options.rounds):
+            for rows, installations, sources in order if number % 2 == 0 else order[::-1]:  # nobody is always first
                 with importing(sources):
                     _measure(installations, options.seconds, rows)
     print(table(*measured, options.revision))

@@ -37,6 +37,7 @@ def wrk(
     command = ["taskset", "-c", LOAD_CORE, "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s"]
     output = subprocess.run([*command, *header, *(script or [url])], capture_output=True, text=True, check=True).stdout
     assert "Non-2xx" not in output, output
+    assert "Socket errors" not in output, output
     match = re.search(r"Requests/sec:\s+([\d.]+)", output)
     assert match, output
     return float(match[1])

@@ -10,8 +10,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +28,7 @@ JOURNEYS: Final = (
 )
 WARM_UP_S: Final = 1.0
 _HERTZ: Final = 2_000
+_BUSY: Final = 0.7  # of its core, or it is not what the worker does under load
 # Whose code it is, by the file that it is in; the first that matches.
 OWNERS: Final = (
     ("signature", re.compile(r"_rust\.abi3")),
@@ -46,11 +48,16 @@ def owner_of(file: str) -> str:
     return next(name for name, pattern in OWNERS if pattern.search(file))
 
 
-def parts_of(script: str) -> dict[str, float]:
-    """In: ``perf script -F ip,dso``, one sample a line; out: each owner's part of all samples."""
+def parts_of(script: str, fewest: int) -> dict[str, float]:
+    """In: ``perf script -F ip,dso``, one sample a line; out: each owner's part of all samples.
+
+    Raises RuntimeError for fewer than ``fewest``.
+    """
     files = re.findall(r"\(([^()]*)\)\s*$", script, re.MULTILINE)
     counted = Counter(map(owner_of, files))
-    return {name: round(counted[name] / max(1, len(files)), 4) for name, _ in OWNERS}
+    if len(files) < fewest:
+        raise RuntimeError(f"{len(files)} samples: the server was not busy")
+    return {name: round(counted[name] / len(files), 4) for name, _ in OWNERS}
 
 
 def profile(pid: int, seconds: float, folder: Path) -> dict[str, float]:
@@ -59,7 +66,8 @@ def profile(pid: int, seconds: float, folder: Path) -> dict[str, float]:
     record = ["perf", "record", "-q", "-e", "cpu-clock", "-F", str(_HERTZ), "-p", str(pid), "-o", str(data)]
     subprocess.run([*record, "--", "sleep", f"{seconds:g}"], check=True, capture_output=True)
     script = ["perf", "script", "-i", str(data), "-F", "ip,dso"]
-    return parts_of(subprocess.run(script, check=True, capture_output=True, text=True).stdout)
+    output = subprocess.run(script, check=True, capture_output=True, text=True).stdout
+    return parts_of(output, int(_BUSY * _HERTZ * seconds))
 
 
 def measure(folder: Path, seconds: float) -> dict[str, dict[str, float]]:
@@ -73,11 +81,11 @@ def measure(folder: Path, seconds: float) -> dict[str, dict[str, float]]:
             for journey in journeys:
                 if journey == "verify_unseen":
                     running.many_tokens()
-                load = threading.Thread(target=running.run, args=(journey,))
-                load.start()
-                load.join(WARM_UP_S)
-                found[f"{journey} {alg}"] = profile(server.workers()[0], seconds, folder)
-                load.join()
+                with ThreadPoolExecutor(1) as generator:
+                    load = generator.submit(running.run, journey)
+                    time.sleep(WARM_UP_S)
+                    found[f"{journey} {alg}"] = profile(server.workers()[0], seconds, folder)
+                    load.result()
     return found
 
 

@@ -28,6 +28,7 @@ class Session(asyncio.Protocol):
         self._deadline = deadline
         self._statuses = statuses
         self._received = b""
+        self._is_over = False
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -36,6 +37,7 @@ class Session(asyncio.Protocol):
 
     def _next(self) -> None:
         if time.perf_counter() >= self._deadline:
+            self._is_over = True
             self._transport.close()
             return
         body = b"grant_type=refresh_token&refresh_token=" + self._token
@@ -59,7 +61,7 @@ class Session(asyncio.Protocol):
         self._next()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if exc is not None:
+        if exc is not None or not self._is_over:  # also one that was closed while a request was under way
             self._statuses["lost"] += 1
         if not self.done.done():
             self.done.set_result(None)

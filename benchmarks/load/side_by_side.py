@@ -239,7 +239,7 @@ def main() -> None:
     """Measure twice, record, render."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=1.5)
+    parser.add_argument("--seconds", type=int, default=2)  # whole ones, as wrk has them
     options = parser.parse_args()
     require_tools()
     runs = []

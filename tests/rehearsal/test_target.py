@@ -28,8 +28,9 @@ def test_this_machine_may_be_loaded_by_address_and_by_name() -> None:
 def test_another_machine_is_refused_with_what_to_do(url: str) -> None:
     with pytest.raises(RehearsalRefused) as refusal:
         open_target(url, ["https://auth.example"], None)
-    assert f'[rehearsal] targets = ["{url}"]' in str(refusal.value)
-    assert f"FASTAUTH_REHEARSAL__TARGETS={url}" in str(refusal.value)
+    secure = url.replace("http://", "https://")
+    assert f'[rehearsal] targets = ["{secure}"]' in str(refusal.value)
+    assert f"FASTAUTH_REHEARSAL__TARGETS={secure}" in str(refusal.value)
 
 
 @pytest.mark.parametrize("addresses", [("192.0.2.7",), ("127.0.0.1", "192.0.2.7")])

@@ -616,6 +616,13 @@ def test_a_target_of_rehearsals_is_an_origin(text: str) -> None:
     assert problem.startswith("rehearsal.targets: each must be like http://")
 
 
+def test_passwords_of_a_rehearsal_do_not_cross_the_network_in_clear() -> None:
+    (problem,) = problems_of({"FASTAUTH_REHEARSAL__TARGETS": "http://auth.example"})
+    assert problem.startswith("rehearsal.targets: over http")
+    for more in ({"FASTAUTH_ALLOW_INSECURE": "1"}, {"FASTAUTH_REHEARSAL__TARGETS": "http://127.0.0.1:8000"}):
+        assert load({"FASTAUTH_REHEARSAL__TARGETS": "http://auth.example", **more}).rehearsal.origins
+
+
 def test_targets_of_rehearsals_are_a_list_in_toml_and_separated_by_commas_in_the_environment(toml: Path) -> None:
     toml.write_text('[rehearsal]\ntargets = ["https://a.example", "https://b.example:8443"]\n')
     both = ["https://a.example", "https://b.example:8443"]

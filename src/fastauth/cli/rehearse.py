@@ -111,7 +111,8 @@ def rehearse(
     """Load a running server as a crowd would: what does each lane bear, and what breaks first?
 
     The server must be on this machine or listed in rehearsal.targets. Its users log in for real, so make some for this.
-    Exit 0 if 99 % of every lane were answered 2xx in time, 1 if not. Ctrl-C ends it early, with a report.
+    Exit 0 if 99 % of every lane were answered 2xx in time, 1 if not. Ctrl-C ends the plan early, with a report; before
+    the plan has begun there is none.
     """
     settings = settings_from(config, data_dir)
     given: dict[Lane, float | None] = {"login": logins, "refresh": refresh, "verify": verify}

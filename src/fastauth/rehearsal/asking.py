@@ -97,7 +97,7 @@ def metrics(connection: Connection) -> Metrics | None:
                     lanes[labels["lane"]] = lanes.get(labels["lane"], 0) + int(sample.value)
                 elif sample.name == "fastauth_breaker_state" and sample.value >= _BREAKER_OPEN:
                     breakers.add(plain(labels["dependency"]))
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, ArithmeticError):  # of a count that is infinite, say
         return None
     return Metrics(limits, lanes, frozenset(breakers))
 

@@ -48,7 +48,7 @@ def people_of_lines(stream: BinaryIO, name: str) -> list[Person]:
     if len(data) > _LONGEST_FILE:
         raise RehearsalRefused(f"{name}: more than {_LONGEST_FILE >> 20} MiB of users")
     try:
-        lines = data.decode().splitlines()
+        lines = [line.removesuffix("\r") for line in data.decode().split("\n")]  # a password may hold any other end
     except UnicodeDecodeError:
         raise RehearsalRefused(f"{name}: not UTF-8") from None
     people = []

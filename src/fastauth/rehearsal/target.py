@@ -40,10 +40,13 @@ def open_target(text: str, listed: Sequence[str], ca_file: Path | None) -> Targe
         raise RehearsalRefused(f"the target {error}") from None
     addresses = _resolve(origin)
     if origin not in map(parse_origin, listed) and not all(ipaddress.ip_address(one).is_loopback for one in addresses):
+        secure = origin._replace(
+            scheme="https", port=443 if origin.port == 80 else origin.port
+        )  # users log in for real
         raise RehearsalRefused(
             f"{origin} is not on this machine and not listed as yours; a rehearsal is a load that takes servers down. "
-            f'If it is yours, list it in fastauth.toml: [rehearsal] targets = ["{origin}"], '
-            f"or set FASTAUTH_REHEARSAL__TARGETS={origin}"
+            f'If it is yours, list it in fastauth.toml: [rehearsal] targets = ["{secure}"], '
+            f"or set FASTAUTH_REHEARSAL__TARGETS={secure}"
         )
     tls = tls_context(ca_file) if origin.is_https else None
     return Target(origin, _reachable(origin, addresses), tls)

@@ -64,7 +64,7 @@ def judge(report: Report, refused_by_lane: dict[str, int] | None) -> Verdict:
 def _first_trouble(report: Report) -> tuple[int, LaneReport, str] | None:
     """When, in which lane, the commonest reason."""
     found: list[tuple[int, float, LaneReport, Row]] = []
-    for lane in report.lanes:
+    for lane in (one for one in report.lanes if not one.met):  # a bad second of a plan that was met broke nothing
         bad = next((row for row in lane.rows if row.good < row.offered * MET_SHARE), None)
         if bad is not None:
             found.append((bad.at_s, bad.good / bad.offered, lane, bad))

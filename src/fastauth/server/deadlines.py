@@ -31,7 +31,10 @@ class Deadlines:
         assert task is not None  # noqa: S101 - whoever awaits is one
         loop = asyncio.get_running_loop()
         self._due[task] = loop.time() + self._timeout_s
-        if self._timer is None or self._loop is not loop:  # a host may begin anew on another loop
+        if self._timer is None or self._loop is not loop:
+            if self._loop is not loop:  # a host may begin anew on another loop: the tasks of the old one are gone
+                self._due = {task: self._due[task]}
+                self._missed.clear()
             self._loop, self._timer = loop, loop.call_later(_LOOK_S, self._look, loop)
         return task
 

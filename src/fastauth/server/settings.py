@@ -385,6 +385,20 @@ def _convert_one(
         problems.append(f"{source}: {key}: {reason}")
 
 
+def _check_rehearsal(settings: Settings) -> Iterator[str]:
+    for target in settings.rehearsal.origins:
+        try:
+            origin = parse_origin(target)
+        except ValueError as error:
+            yield f"rehearsal.targets: each {error}"
+            continue
+        if not (origin.is_https or settings.allow_insecure or is_loopback(origin.host)):
+            yield (
+                "rehearsal.targets: over http passwords cross the network in clear; "
+                "list https, or set FASTAUTH_ALLOW_INSECURE=1"
+            )
+
+
 def _check(settings: Settings) -> Iterator[str]:
     """The rules that no single type can express."""
     if settings.issuer is None and not is_loopback(settings.host):
@@ -398,11 +412,7 @@ def _check(settings: Settings) -> Iterator[str]:
     yield from settings.audit.problems()
     yield from settings.otel.problems()
     yield from check_identity(settings.identity, allow_insecure=settings.allow_insecure)
-    for target in settings.rehearsal.origins:
-        try:
-            parse_origin(target)
-        except ValueError as error:
-            yield f"rehearsal.targets: each {error}"
+    yield from _check_rehearsal(settings)
     if "\0" in settings.data_dir:
         yield "data_dir: not a path"
     if settings.passwords.profile == "cheapest-for-tests" and not settings.allow_insecure:
