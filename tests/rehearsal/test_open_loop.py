@@ -310,6 +310,11 @@ def test_a_server_that_is_not_there_is_an_error() -> None:
         uvloop.run(drive(free_port(), [gets(steady(0.1, 10.0))]))
 
 
+def test_a_server_that_is_gone_is_a_result_to_whoever_wants_to_know() -> None:
+    result = uvloop.run(drive(free_port(), [gets(steady(0.5, 20.0))], must_connect=False))
+    assert result["get"].counts() == {0: 10}
+
+
 @each(
     "answered", [b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n", answer() + b"more", answer().replace(b"200", b"2x0")]
 )

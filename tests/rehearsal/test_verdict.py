@@ -56,6 +56,11 @@ def test_a_generator_that_was_late_is_blamed_unless_the_server_refused() -> None
     assert judge(report(lane("verify", SILENT)), None).what == "verify left"
 
 
+def test_one_bad_second_of_a_plan_that_was_met_broke_nothing() -> None:
+    rows = [*map(row, range(200)), row(200, 9, codes={"overloaded": 1}, statuses={503: 1})]
+    assert judge(report(lane("login", rows)), None).what == "nothing"
+
+
 def test_where_nothing_broke_the_lane_that_is_nearest_to_its_ceiling_would() -> None:
     lanes = lane("login", GOOD, ceiling(20.0, "overloaded")), lane("verify", GOOD, ceiling(10.5, None))
     verdict = judge(report(*lanes), None)

@@ -5,6 +5,7 @@ the server stalled, is in it.
 """
 
 import asyncio
+import contextlib
 import time
 from array import array
 from collections import deque
@@ -274,12 +275,17 @@ def _cut_short(runs: Sequence[_Run]) -> None:
 
 
 async def drive(
-    where: int | Endpoint, streams: Sequence[Stream], until: "asyncio.Future[None] | None" = None
+    where: int | Endpoint,
+    streams: Sequence[Stream],
+    until: "asyncio.Future[None] | None" = None,
+    *,
+    must_connect: bool = True,
 ) -> Result:
     """Run the streams, all by one clock; out: what they saw, once every client is through.
 
     In: an endpoint, or a port of 127.0.0.1; a future that ends the schedule early when it is done. Raises ValueError
-    for two streams of one name, OSError if the server is not there at the start, and whatever a behaviour raises.
+    for two streams of one name, OSError if the server is not there at the start and ``must_connect``, and whatever a
+    behaviour raises.
     """
     if len({stream.name for stream in streams}) < len(streams):
         raise ValueError("two streams have one name")
@@ -287,7 +293,8 @@ async def drive(
     runs = [_Run(stream, endpoint) for stream in streams]
     try:
         for run in runs:
-            await run.pool.warm()
+            with contextlib.suppress(*(() if must_connect else (OSError,))):
+                await run.pool.warm()
         started_s, cpu_s = _monotonic() + _LEAD_S, time.thread_time()
         for run in runs:
             run.begin(started_s)
