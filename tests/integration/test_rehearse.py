@@ -191,7 +191,7 @@ def test_what_is_not_ones_own_is_refused(tmp_path: Path) -> None:
     arguments = ("rehearse", "http://192.0.2.7:8000", "--verify", "1/s", "--users", str(users))
     line = refusal(fastauth(*arguments, data_dir=tmp_path))
     assert line.startswith("http://192.0.2.7:8000 is not on this machine and not listed as yours")
-    assert '[rehearsal] targets = ["http://192.0.2.7:8000"]' in line
+    assert '[rehearsal] targets = ["https://192.0.2.7:8000"]' in line
     assert not (tmp_path / "fastauth.db").exists()
 
 
