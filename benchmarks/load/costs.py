@@ -31,6 +31,7 @@ from benchmarks.load.render import publish
 from benchmarks.load.resources import Reading, Rig, settled
 from benchmarks.load.servers import (
     CONNECTIONS,
+    LIMITED,
     LOAD_CORE,
     SEEN,
     SERVER_CORE,
@@ -63,15 +64,7 @@ from tests.redis_servers import running_redis
 PASSWORD: Final = "pw"
 USERS: Final = 500
 # So high that nothing is refused, and all of them ask: exact ones Redis each time, leased ones now and then.
-LIMITS: Final = {
-    "FASTAUTH_LIMITS__LOGIN_PER_IP": "1000000/s burst 1000000",
-    "FASTAUTH_LIMITS__LOGIN_PER_USER": "1000/s burst 1000",
-    "FASTAUTH_LIMITS__LOGIN_GLOBAL": "1000000/s burst 1000000",
-    "FASTAUTH_LIMITS__TOKEN_PER_CLIENT": "1000000/s burst 1000000",
-    "FASTAUTH_LIMITS__REFRESH_PER_IP": "1000000/s burst 1000000",
-    "FASTAUTH_LIMITS__REFRESH_PER_FAMILY": "1000000/s burst 1000000",
-    "FASTAUTH_LIMITS__VERIFY_PER_IP": "1000000/s burst 1000000 leased",
-}
+LIMITS: Final = {**LIMITED, "FASTAUTH_LIMITS__VERIFY_PER_IP": "1000000/s burst 1000000 leased"}
 UNSEEN_TOKENS: Final = 13_500  # the cache and its ghosts hold about 12,000
 CHAINS: Final = 64
 LOGINS_AT_ONCE: Final = 8  # of a hash that takes long: no server sends these few away
