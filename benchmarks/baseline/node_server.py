@@ -7,7 +7,6 @@ import os
 import secrets
 import select
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
+from benchmarks.baseline.stopping import stop
 from benchmarks.machine import ROOT
 
 # The resources that server.mjs knows: access tokens for one are opaque, for the other, its default, they are JWTs.
@@ -28,7 +28,6 @@ _INPUTS = ("package.json", "package-lock.json", ".npmrc")
 _READY = "ready "
 _READY_S = 60.0  # its keys are found by chance
 _INSTALL_S = 180.0
-_STOP_S = 10.0
 _ANSWER_S = 10.0
 
 
@@ -113,19 +112,6 @@ def _ready(process: "subprocess.Popen[str]", authorization: str) -> NodeServer:
     return NodeServer(said["url"], authorization, opaque, tuple(said["refresh_tokens"]))
 
 
-def _stop(process: "subprocess.Popen[str]") -> None:
-    try:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-        process.wait(_STOP_S)
-    except subprocess.TimeoutExpired:  # a client that holds its connection keeps it from ending
-        process.kill()
-        process.wait()
-    finally:
-        if process.stdout is not None:
-            process.stdout.close()
-
-
 @contextmanager
 def node_server(core: str | None = "0", *arguments: str) -> Iterator[NodeServer]:
     """The server, from its ready line to its end by SIGTERM.
@@ -148,4 +134,4 @@ def node_server(core: str | None = "0", *arguments: str) -> Iterator[NodeServer]
     try:
         yield _ready(process, _basic(secret))
     finally:
-        _stop(process)
+        stop(process)
