@@ -434,6 +434,11 @@ def test_sigusr2_to_the_parent_writes_its_stacks_and_ends_nothing(data_dir: Path
         assert server.login("alice", PASSWORD).status == 200
 
 
+def test_the_event_loop_of_a_worker_interrupts_nobody_and_its_parent_is_as_it_was(serving: RunningServer) -> None:
+    assert os.sched_getscheduler(serving.workers()[0]) == os.SCHED_BATCH
+    assert os.sched_getscheduler(serving.process.pid) == os.sched_getscheduler(0)
+
+
 def test_sighup_stops_nothing(serving: RunningServer) -> None:
     serving.process.send_signal(signal.SIGHUP)
     for _ in range(20):
