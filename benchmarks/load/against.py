@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from benchmarks.load.journeys import Installation, Journeys, installed
 from benchmarks.load.peaks import raw_signatures_per_second
 from benchmarks.load.servers import UNLIMITED, pinned_server, require_tools
-from benchmarks.load.side_by_side import Installation, Journeys, installed
 from benchmarks.machine import ROOT
 from fastauth.jose.algorithms import Algorithm
 from tests.integration.running import CHEAP
@@ -99,13 +99,13 @@ def _installed(alg: Algorithm, folder: Path) -> Installation:
 
 
 def _measure(installations: dict[Algorithm, Installation], seconds: float, rows: dict[str, list[float]]) -> None:
-    def note(row: str, value: float) -> None:
-        rows.setdefault(row, []).append(value)
-
     for alg, installation in installations.items():
         with pinned_server(installation.data_dir, **installation.env, **UNLIMITED) as server:
-            Journeys(server, installation, seconds, note).run(*JOURNEYS[alg])
-        note(f"raw signatures {alg}", raw_signatures_per_second(alg, seconds / 4))
+            journeys = Journeys(server, installation)
+            for journey in JOURNEYS[alg]:
+                row, value = journeys.measure(journey, seconds)
+                rows.setdefault(row, []).append(value)
+        rows.setdefault(f"raw signatures {alg}", []).append(raw_signatures_per_second(alg, seconds / 4))
 
 
 if __name__ == "__main__":

@@ -138,7 +138,9 @@ def journeys(asked: Asked) -> list[Journey]:
 
     def refresh_loop(server: RunningServer, seconds: float) -> tuple[list[str], str]:
         module = [sys.executable, "-m", "benchmarks.load.refresh_loop"]
-        return [*module, str(server.port), str(seconds)], json.dumps(asked.chains[CHAINS // 2 : -1])
+        return [*module, str(server.port), str(seconds)], json.dumps(
+            {"tokens": asked.chains[CHAINS // 2 : -1], "authorization": ""}
+        )
 
     header = ("-H", f"Authorization: Bearer {asked.token}")
     return [

@@ -21,7 +21,6 @@ from benchmarks.baseline.go_server import USERNAME as GO_USERNAME
 from benchmarks.baseline.go_server import go_server
 from benchmarks.load.peaks import hash_time_s, wrk
 from benchmarks.load.pinned import run_pinned
-from benchmarks.load.plots import plot_overload, plot_storm
 from benchmarks.load.render import publish
 from benchmarks.load.servers import LOAD_CORE, SERVER_CORE, pinned_server, require_tools
 from benchmarks.machine import ROOT, describe
@@ -251,8 +250,6 @@ def main() -> None:
             "line": line(owasp, owasp_users, ceiling_per_s),
             "leaving": leaving(owasp, owasp_users, ceiling_per_s, 2 * seconds),
         }
-    plot_overload(record)
-    plot_storm(record)
     publish("overload", record, is_whole=True)
 
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 from benchmarks.load.servers import CONNECTIONS, LOAD_CORE, PASSWORD, SERVER_CORE, on_core
@@ -15,7 +16,6 @@ from benchmarks.machine import ROOT
 from fastauth.backends.passwords import PROFILES, ProfileName, check_password, hash_password
 from fastauth.jose.algorithms import Algorithm
 from fastauth.jose.keys import SigningKey
-from tests.integration.running import RunningServer, at_once
 
 _HASHES = 30
 
@@ -25,13 +25,18 @@ def wrk(
     seconds: float,
     token: str | None = None,
     tokens: Path | None = None,
+    first: int = 0,
     form: tuple[str, str] | None = None,
 ) -> float:
-    """Requests a second that wrk gets answered, all of them 2xx: with one token, with those of a file in turn, or of a
-    form (its body and its Authorization header).
+    """Requests a second that wrk gets answered, all of them 2xx: with one token, with those of a file in turn
+    (after the first so many), or of a form (its body and its Authorization header).
     """
     header = ["-H", f"Authorization: Bearer {token}"] if token else []
-    script = [] if tokens is None else ["-s", str(Path(__file__).with_name("tokens.lua")), url, "--", str(tokens)]
+    script = (
+        []
+        if tokens is None
+        else ["-s", str(Path(__file__).with_name("tokens.lua")), url, "--", str(tokens), str(first)]
+    )
     if form is not None:
         script = ["-s", str(Path(__file__).with_name("form.lua")), url, "--", *form]
     command = ["taskset", "-c", LOAD_CORE, "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s"]
@@ -45,7 +50,8 @@ def wrk(
 
 def posts(port: int, seconds: float, request: str, connections: int = CONNECTIONS) -> float:
     """The same request again and again."""
-    return _generated("benchmarks.load.closed_loop", [str(port), str(seconds), str(connections)], [request])
+    asked = [str(port), str(seconds), str(connections)]
+    return float(_generated("benchmarks.load.closed_loop", asked, [request])["per_second"])
 
 
 def logins(port: int, seconds: float, connections: int = CONNECTIONS) -> float:
@@ -55,16 +61,21 @@ def logins(port: int, seconds: float, connections: int = CONNECTIONS) -> float:
     return posts(port, seconds, f"{head}\r\n\r\n{body}", connections)
 
 
-def refreshes(port: int, seconds: float, tokens: list[str], authorization: str | None = None) -> float:
-    """Sessions that each refresh with the token they got last; in: their first ones, and who the client is."""
-    source = tokens if authorization is None else {"tokens": tokens, "authorization": authorization}
-    return _generated("benchmarks.load.refresh_loop", [str(port), str(seconds)], source)
+class Sessions:
+    """Sessions that each refresh with the token they got last, from one measurement to the next."""
 
+    def __init__(self, port: int, tokens: list[str], authorization: str = "") -> None:
+        """In: their first tokens, and who the client is where it has a secret."""
+        self._port = port
+        self._tokens = tokens
+        self._authorization = authorization
 
-def own_refreshes(server: RunningServer, seconds: float) -> float:
-    """As ``refreshes``, with sessions of our own that begin now."""
-    granted = at_once([lambda: server.login("admin", PASSWORD).json["refresh_token"]] * CONNECTIONS)
-    return refreshes(server.port, seconds, granted)
+    def refresh(self, seconds: float) -> float:
+        """Refreshes a second."""
+        source = {"tokens": self._tokens, "authorization": self._authorization}
+        result = _generated("benchmarks.load.refresh_loop", [str(self._port), str(seconds)], source)
+        self._tokens = result["tokens"]
+        return float(result["per_second"])
 
 
 def form(path: str, fields: dict[str, str], basic: str) -> str:
@@ -103,12 +114,12 @@ def hash_time_s(profile: ProfileName) -> float:
         return statistics.median(times)
 
 
-def _generated(module: str, arguments: list[str], source: object) -> float:
-    """Answers a second of a generator on its own core; all of them 200."""
+def _generated(module: str, arguments: list[str], source: object) -> dict[str, Any]:
+    """What a generator on its own core says; all answers are 200."""
     command = ["taskset", "-c", LOAD_CORE, sys.executable, "-m", module, *arguments]
     output = subprocess.run(
         command, input=json.dumps(source), capture_output=True, text=True, check=True, cwd=ROOT
     ).stdout
-    result = json.loads(output)
-    assert set(result["statuses"]) == {"200"}, result
-    return float(result["per_second"])
+    result: dict[str, Any] = json.loads(output)
+    assert set(result["statuses"]) == {"200"}, result["statuses"]
+    return result

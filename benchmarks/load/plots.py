@@ -1,4 +1,4 @@
-"""Plots of the overload record, as SVG beside ``benchmarks/README.md``; every point comes from the record."""
+"""Plots of records, as SVG beside ``benchmarks/README.md``; every point comes from the record."""
 
 from typing import Any, Final
 

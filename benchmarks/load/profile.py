@@ -16,9 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.load.journeys import Journeys, installed
 from benchmarks.load.render import publish
 from benchmarks.load.servers import UNLIMITED, pinned_server, require_tools
-from benchmarks.load.side_by_side import Journeys, installed
 from benchmarks.machine import describe
 from tests.integration.running import CHEAP
 
@@ -73,16 +73,15 @@ def profile(pid: int, seconds: float, folder: Path) -> dict[str, float]:
 def measure(folder: Path, seconds: float) -> dict[str, dict[str, float]]:
     """By journey and algorithm."""
     found = {}
-    rates: dict[str, float] = {}
     for alg, journeys in JOURNEYS:
         installation = installed(alg, folder, {**CHEAP, "FASTAUTH_TOKENS__ALG": alg})
         with pinned_server(installation.data_dir, **installation.env, **UNLIMITED) as server:
-            running = Journeys(server, installation, WARM_UP_S + seconds + 1, rates.__setitem__)
+            running = Journeys(server, installation)
             for journey in journeys:
                 if journey == "verify_unseen":
                     running.many_tokens()
                 with ThreadPoolExecutor(1) as generator:
-                    load = generator.submit(running.run, journey)
+                    load = generator.submit(running.measure, journey, WARM_UP_S + seconds + 1)
                     time.sleep(WARM_UP_S)
                     found[f"{journey} {alg}"] = profile(server.workers()[0], seconds, folder)
                     load.result()

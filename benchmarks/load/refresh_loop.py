@@ -1,8 +1,8 @@
 """A closed loop of sessions: each connection refreshes with the token that its last answer gave it.
 
-``python -m benchmarks.load.refresh_loop PORT SECONDS < TOKENS`` with a JSON list of refresh tokens, one a connection,
-on standard input, or an object of those ``tokens`` and an ``authorization`` header for a client that has a secret;
-prints a JSON object as ``closed_loop`` does.
+``python -m benchmarks.load.refresh_loop PORT SECONDS`` with a JSON object on standard input: ``tokens``, one a
+connection, and an ``authorization`` header, empty for a client without a secret. Prints a JSON object as
+``closed_loop`` does, with the last token of each.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ class Session(asyncio.Protocol):
     """One keep-alive connection and one session."""
 
     def __init__(self, token: bytes, authorization: bytes, deadline: float, statuses: Counter[str]) -> None:
-        self._token = token
+        self.token = token
         self._authorization = b"Authorization: %b\r\n" % authorization if authorization else b""
         self._deadline = deadline
         self._statuses = statuses
@@ -40,7 +40,7 @@ class Session(asyncio.Protocol):
             self._is_over = True
             self._transport.close()
             return
-        body = b"grant_type=refresh_token&refresh_token=" + self._token
+        body = b"grant_type=refresh_token&refresh_token=" + self.token
         self._transport.write(
             b"POST /token HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n"
             b"%bContent-Length: %d\r\n\r\n%b" % (self._authorization, len(body), body)
@@ -57,7 +57,7 @@ class Session(asyncio.Protocol):
         self._received = b""
         self._statuses[head[9:12].decode()] += 1
         if (found := _TOKEN.search(body)) is not None:
-            self._token = found[1]
+            self.token = found[1]
         self._next()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -67,8 +67,8 @@ class Session(asyncio.Protocol):
             self.done.set_result(None)
 
 
-async def load(port: int, seconds: float, tokens: list[str], authorization: str = "") -> dict[str, Any]:
-    """Drive the server; out: seconds, answers by status, answers a second."""
+async def load(port: int, seconds: float, tokens: list[str], authorization: str) -> dict[str, Any]:
+    """Drive the server; out: seconds, answers by status, answers a second, the last token of each session."""
     loop = asyncio.get_running_loop()
     statuses: Counter[str] = Counter()
     started = time.perf_counter()
@@ -79,10 +79,14 @@ async def load(port: int, seconds: float, tokens: list[str], authorization: str 
     async with asyncio.timeout(seconds + GRACE_S):
         await asyncio.gather(*(session.done for session in sessions))
     elapsed = time.perf_counter() - started
-    return {"seconds": elapsed, "statuses": dict(statuses), "per_second": sum(statuses.values()) / elapsed}
+    return {
+        "seconds": elapsed,
+        "statuses": dict(statuses),
+        "per_second": sum(statuses.values()) / elapsed,
+        "tokens": [session.token.decode() for session in sessions],
+    }
 
 
 if __name__ == "__main__":
     given = json.load(sys.stdin)
-    tokens_, authorization_ = (given, "") if isinstance(given, list) else (given["tokens"], given["authorization"])
-    print(json.dumps(uvloop.run(load(int(sys.argv[1]), float(sys.argv[2]), tokens_, authorization_))))
+    print(json.dumps(uvloop.run(load(int(sys.argv[1]), float(sys.argv[2]), **given))))

@@ -1,10 +1,11 @@
-"""Renders ``benchmarks/README.md`` from the newest load record and those of ``make bench``; nobody types a number."""
+"""Renders ``benchmarks/README.md`` and its plots from the newest records; nobody types a number."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from benchmarks.load.overload_tables import admission_table, line_text, overload_table, storm_table
+from benchmarks.load.plots import plot_overload, plot_side_by_side, plot_storm
 from benchmarks.load.targets import (
     in_process_table,
     journeys_table,
@@ -152,7 +153,7 @@ def publish(kind: str, record: dict[str, Any], *, is_whole: bool) -> None:
 
 
 def render() -> str:
-    """Write the page; out: the table of targets."""
+    """Write the page and its plots; out: the table of targets."""
     path = newest("*-side-by-side.json")
     sides, micro = json.loads(path.read_text()), json.loads(MICRO.read_text())
     instructions = json.loads(INSTRUCTIONS.read_text())
@@ -178,6 +179,7 @@ def render() -> str:
         instructions_versions=", ".join(f"{name} {text}" for name, text in instructions["versions"].items()),
         sides_source=path.name,
         sides_seconds=f"{sides['seconds']:g}",
+        sides_rounds=len(sides["rounds"]["hello"]),
         sides_packages=", ".join(f"{name} {text}" for name, text in sides["packages"].items()),
         fleet_faults=fleet_faults_table(fleet),
         fleet_revocation=revocation_line(fleet),
@@ -203,6 +205,9 @@ def render() -> str:
         revision=sides["revision"],
     )
     README.write_text(page)
+    plot_side_by_side(sides)
+    plot_overload(overload)
+    plot_storm(overload)
     return table
 
 
