@@ -1,26 +1,26 @@
-"""Before and after: this tree against another revision of it, in interleaved rounds on one core.
+"""Before and after: this tree against another revision of it, both running at once on one core and asked in turn.
 
 ``python -m benchmarks.load.against REVISION``; the revision is checked out and built in a temporary worktree. Prints a
-table in Markdown: requests a second of both, and the ratio. For ``docs/performance.md`` and decisions; nothing is
-recorded.
+table: requests a second of both, and the ratio. With ``--record`` it also writes a dated JSON record to
+``benchmarks/results`` and renders ``benchmarks/README.md``.
 """
 
 import argparse
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
-from benchmarks.load.journeys import Installation, Journeys, installed
-from benchmarks.load.peaks import raw_signatures_per_second
+from benchmarks.load.journeys import Journeys, installed
+from benchmarks.load.render import publish
 from benchmarks.load.servers import UNLIMITED, pinned_server, require_tools
-from benchmarks.machine import ROOT
+from benchmarks.load.targets import against_table
+from benchmarks.machine import ROOT, describe
 from fastauth.jose.algorithms import Algorithm
 from tests.integration.running import CHEAP
 
@@ -28,6 +28,7 @@ JOURNEYS: Final[dict[Algorithm, tuple[str, ...]]] = {
     "RS256": ("verify", "verify_unseen", "introspect", "client_credentials", "login", "refresh"),
     "ES256": ("client_credentials", "login", "refresh"),
 }
+ROUNDS: Final = 9
 
 
 @contextmanager
@@ -58,54 +59,50 @@ def importing(sources: Path) -> Iterator[None]:
             os.environ["PYTHONPATH"] = before
 
 
-def table(before: dict[str, list[float]], after: dict[str, list[float]], revision: str) -> str:
-    """Medians and their ratio; each round's ratio beside it, from the least to the most."""
-    lines = []
-    for row, values in after.items():
-        old, new = statistics.median(before[row]), statistics.median(values)
-        each = sorted(now / then for now, then in zip(values, before[row], strict=True))
-        lines.append(f"| {row} | {old:,.0f} | {new:,.0f} | {new / old:.2f} | {each[0]:.2f} to {each[-1]:.2f} |")
-    head = f"| a second, one core | {revision} | now | ratio | by round |\n|{' --- |' * 5}\n"
-    return head + "\n".join(lines)
+def measure(revision: str, rounds: int, seconds: float) -> dict[str, dict[str, list[float]]]:
+    """Each row of both, by round."""
+    rows: dict[str, dict[str, list[float]]] = {}
+    with built(revision) as old, tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        sides = []
+        for side, sources in (("before", old), ("after", ROOT / "src")):
+            (place := Path(folder) / side).mkdir()
+            with importing(sources):
+                sides.append((side, {alg: _start(alg, place, stack) for alg in JOURNEYS}))
+        for number in range(-1, rounds):  # nobody's first second counts
+            for alg, journeys in JOURNEYS.items():
+                for journey in journeys:
+                    for side, running in sides if number % 2 == 0 else sides[::-1]:  # nobody is always first
+                        row, value = running[alg].measure(journey, seconds)
+                        if number >= 0:
+                            rows.setdefault(row, {}).setdefault(side, []).append(round(value, 3))
+    return rows
+
+
+def _start(alg: Algorithm, folder: Path, stack: ExitStack) -> Journeys:
+    installation = installed(alg, folder, {**CHEAP, "FASTAUTH_TOKENS__ALG": alg})
+    server = stack.enter_context(pinned_server(installation.data_dir, **installation.env, **UNLIMITED))
+    journeys = Journeys(server, installation)
+    if "verify_unseen" in JOURNEYS[alg]:
+        journeys.many_tokens()
+    return journeys
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print, or record."""
     parser = argparse.ArgumentParser()
     parser.add_argument("revision")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--seconds", type=int, default=1)  # whole ones, as wrk has them
+    parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
     require_tools()
     if shutil.which("git") is None:
         sys.exit("this needs git")
-    measured: tuple[dict[str, list[float]], dict[str, list[float]]] = ({}, {})
-    with built(options.revision) as old, tempfile.TemporaryDirectory() as temporary:
-        sides = []
-        for name, sources in (("before", old), ("after", ROOT / "src")):
-            (folder := Path(temporary) / name).mkdir()
-            with importing(sources):
-                sides.append({alg: _installed(alg, folder) for alg in JOURNEYS})
-        order = list(zip(measured, sides, (old, ROOT / "src"), strict=True))
-        for number in range(options.rounds):
-            for rows, installations, sources in order if number % 2 == 0 else order[::-1]:  # nobody is always first
-                with importing(sources):
-                    _measure(installations, options.seconds, rows)
-    print(table(*measured, options.revision))
-
-
-def _installed(alg: Algorithm, folder: Path) -> Installation:
-    return installed(alg, folder, {**CHEAP, "FASTAUTH_TOKENS__ALG": alg})
-
-
-def _measure(installations: dict[Algorithm, Installation], seconds: float, rows: dict[str, list[float]]) -> None:
-    for alg, installation in installations.items():
-        with pinned_server(installation.data_dir, **installation.env, **UNLIMITED) as server:
-            journeys = Journeys(server, installation)
-            for journey in JOURNEYS[alg]:
-                row, value = journeys.measure(journey, seconds)
-                rows.setdefault(row, []).append(value)
-        rows.setdefault(f"raw signatures {alg}", []).append(raw_signatures_per_second(alg, seconds / 4))
+    rows = measure(options.revision, options.rounds, options.seconds)
+    record = {**describe(), "before": options.revision, "seconds": options.seconds, "rows": rows}
+    print(against_table(record))
+    if options.record:
+        publish("against", record, is_whole=options.rounds >= ROUNDS)
 
 
 if __name__ == "__main__":

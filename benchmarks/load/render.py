@@ -7,6 +7,7 @@ from typing import Any
 from benchmarks.load.overload_tables import admission_table, line_text, overload_table, storm_table
 from benchmarks.load.plots import plot_overload, plot_side_by_side, plot_storm
 from benchmarks.load.targets import (
+    against_table,
     in_process_table,
     journeys_table,
     overload_targets_table,
@@ -173,6 +174,8 @@ def render() -> str:
         journeys=journeys_table(sides),
         profile=profile_table(json.loads(newest("*-profile.json").read_text())),
         profile_source=newest("*-profile.json").name,
+        against=against_table(json.loads(newest("*-against.json").read_text())),
+        against_source=newest("*-against.json").name,
         micro=micro_table(micro),
         instructions=instructions_table(instructions),
         instructions_revision=instructions["revision"],

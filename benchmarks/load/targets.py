@@ -255,3 +255,15 @@ def journeys_table(record: dict[str, Any]) -> str:
         + "\n".join(f"| {text} | {cell(row)} |" for text, row in others.items())
         + absent
     )
+
+
+def against_table(record: dict[str, Any]) -> str:
+    """Of two revisions: requests a second of both, and what the later one does of the other's, by round."""
+    lines = []
+    for row, sides in record["rows"].items():
+        ratios = sorted(after / before for before, after in zip(sides["before"], sides["after"], strict=True))
+        before, after = (statistics.median(sides[side]) for side in ("before", "after"))
+        ratio = f"{statistics.median(ratios):.2f} x{_middle_half(ratios)}"
+        lines.append(f"| {row} | {before:,.0f} | {after:,.0f} | {ratio} |")
+    head = f"| a second, one core | {record['before'][:7]} | {record['revision'][:7]} | ratio (middle half of the rounds) |"
+    return f"{head}\n|{' --- |' * 4}\n" + "\n".join(lines)
