@@ -15,7 +15,15 @@ from fastauth import core
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
 # Figures are of the code: one record that was just replaced does not make the next one's revision dirty.
-_OTHERS = (".", ":!CHANGELOG.md", ":!benchmarks/README.md", ":!benchmarks/*/record.json", ":!benchmarks/results")
+_OTHERS = (
+    ".",
+    ":!CHANGELOG.md",
+    ":!benchmarks/README.md",
+    ":!benchmarks/*/record.json",
+    ":!benchmarks/results",
+    ":!benchmarks/plots",
+    ":!docs/scaling.md",
+)
 # What else is measured, or measures, and how it tells its version.
 TOOLS: Final = {
     "go": ("version",),
