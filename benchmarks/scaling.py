@@ -89,9 +89,9 @@ class Need(NamedTuple):
     """What a plan needs. Cores are those that are busy, before headroom, but for ``node_cores``, which are to be there.
 
     ``fewest_nodes`` would do where workers do not slow each other down at all: the measured machine has but two cores,
-    which everything else shares with them. ``*_per_s`` are per second; ``redis_core`` is the part of Redis's one thread, ``redis_times`` how many times the
-    plan it would bear at the plan's utilisation; ``commits_per_sync`` how many commits one sync of the disk must carry
-    when syncs follow each other.
+    which everything else shares with them. ``*_per_s`` are per second; ``redis_core`` is the part of Redis's one
+    thread, ``redis_times`` how many times the plan it would bear at the plan's utilisation; ``commits_per_sync`` how
+    many commits one sync of the disk must carry when syncs follow each other.
     """
 
     hash_cores: float
@@ -290,7 +290,7 @@ def needs_table(columns: Mapping[str, Need]) -> str:
 def growth_line(needed: Need, plan: Plan) -> str:
     """What is full first as the plan grows."""
     times = [f"{name} at {much:,.1f} x" for name, much in growth(needed, plan).items() if much < _FAR]
-    return "; ".join(times) if times else "nothing that does not grow with the nodes"
+    return "; ".join(times) if times else f"nothing within {_FAR:.0f} times as much"
 
 
 def main() -> None:
