@@ -31,6 +31,8 @@ TOOLS: Final = {
     "wrk": ("-v",),
     "redis-server": ("--version",),
     "psql": ("--version",),
+    "haproxy": ("-v",),
+    "perf": ("--version",),
 }
 PACKAGES = ("argon2-cffi", "cryptography", "cython", "granian", "msgspec", "pyjwt", "uvloop")
 

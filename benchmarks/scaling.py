@@ -24,7 +24,9 @@ FEED_CONNECTIONS: Final = 1
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _RATE: Final = re.compile(r"([0-9][0-9_,]*(?:\.[0-9]+)?)(?:/([0-9]*)([smhd]))?")
 _MOST_PER_S: Final = 1e9
+_FAR: Final = 100.0  # times the plan: by then it is another plan
 _CHEAPEST: Final = "cheapest-for-tests"
+_CHEAP_LOGIN, _DEAR_LOGIN = "login, cheapest hash", "login, OWASP hash"
 
 
 class PlanRefused(ValueError):
@@ -51,6 +53,24 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     cores_per_node: int = 8
     spare_nodes: int = 1
 
+    @property
+    def rates(self) -> dict[str, float]:
+        """Requests a second, by the journeys of the record."""
+        unseen_per_s = self.unseen_share * self.verifications_per_s
+        return {
+            _CHEAP_LOGIN if self.hash_profile == _CHEAPEST else _DEAR_LOGIN: self.logins_per_s,
+            "refresh": self.refreshes_per_s,
+            "client_credentials": self.clients_per_s,
+            "introspect": self.introspections_per_s,
+            "verify, seen": self.verifications_per_s - unseen_per_s,
+            "verify, unseen": unseen_per_s,
+        }
+
+    def cores_and_nodes(self, busy_cores: float) -> tuple[float, int]:
+        """How many cores there have to be, and in how many nodes, spare ones included."""
+        cores = busy_cores / self.utilisation
+        return cores, math.ceil(cores / self.cores_per_node - 1e-9) + self.spare_nodes
+
     def check(self) -> None:
         """Raises PlanRefused."""
         rates = (self.logins_per_s, self.refreshes_per_s, self.clients_per_s, self.introspections_per_s)
@@ -68,15 +88,17 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 class Need(NamedTuple):
     """What a plan needs. Cores are those that are busy, before headroom, but for ``node_cores``, which are to be there.
 
-    ``*_per_s`` are per second; ``redis_core`` is the part of Redis's one thread, ``redis_times`` how many times the
-    plan it would bear at the plan's utilisation; ``commits_per_sync`` how many commits one sync of the disk must carry
-    when syncs follow each other.
+    ``fewest_nodes`` would do where workers do not slow each other down at all: the measured machine has but two cores,
+    which everything else shares with them. ``*_per_s`` are per second; ``redis_core`` is the part of Redis's one
+    thread, ``redis_times`` how many times the plan it would bear at the plan's utilisation; ``commits_per_sync`` how
+    many commits one sync of the disk must carry when syncs follow each other.
     """
 
     hash_cores: float
     loop_cores: float
     node_cores: float
     nodes: int
+    fewest_nodes: int
     hash_memory_mib: float
     redis_commands_per_s: float
     redis_core: float
@@ -116,10 +138,10 @@ def hash_s(record: Mapping[str, Any], profile: str, alg: str) -> float:
     if profile not in record["hashes"]:
         raise PlanRefused(f"{profile}: no such hash was measured; there are {', '.join(record['hashes'])}")
     if profile == _CHEAPEST:
-        measured_s = record["journeys"]["login, cheapest hash"]["saturated"]["hash_s"]
+        measured_s = record["journeys"][_CHEAP_LOGIN]["saturated"]["hash_s"]
     else:
         hashes = record["hashes"]
-        around_s = record["journeys"]["login, OWASP hash"]["saturated"]["hash_s"] - hashes["owasp"]["cpu_s"]
+        around_s = record["journeys"][_DEAR_LOGIN]["saturated"]["hash_s"] - hashes["owasp"]["cpu_s"]
         measured_s = hashes[profile]["cpu_s"] + max(0.0, around_s)
     return max(0.0, float(measured_s) + _signature_s(record, "sign_s", alg))
 
@@ -132,67 +154,67 @@ def _signature_s(record: Mapping[str, Any], what: str, alg: str) -> float:
     return float(signatures[alg][what] - signatures["RS256"][what])
 
 
+class _Load(NamedTuple):
+    """Requests a second of each journey, and what the record says of one; each method gives the sum a second."""
+
+    journeys: Mapping[str, Any]
+    rates: Mapping[str, float]
+
+    def times(self, name: str) -> float:
+        """Of what all nodes share, and many use at once: as where it was busiest."""
+        shared = {row: _CHEAP_LOGIN if row == _DEAR_LOGIN else row for row in self.rates}
+        return sum(rate * float(self.journeys[shared[row]]["saturated"][name]) for row, rate in self.rates.items())
+
+    def counts(self, name: str) -> float:
+        """As where nothing came together: each worker sees few requests at a time."""
+        return sum(rate * float(self.journeys[row]["moderate"][name]) for row, rate in self.rates.items())
+
+    def whole(self, name: str) -> float:
+        """Of what is the same at any load."""
+        return sum(rate * float(self.journeys[row][name]) for row, rate in self.rates.items())
+
+
 def need(record: Mapping[str, Any], plan: Plan) -> Need:
     """What a plan needs by a record's costs. Raises PlanRefused."""
     plan.check()
-    login = "login, cheapest hash" if plan.hash_profile == _CHEAPEST else "login, OWASP hash"
-    unseen_per_s = plan.unseen_share * plan.verifications_per_s
-    rates = {
-        login: plan.logins_per_s,
-        "refresh": plan.refreshes_per_s,
-        "client_credentials": plan.clients_per_s,
-        "introspect": plan.introspections_per_s,
-        "verify, seen": plan.verifications_per_s - unseen_per_s,
-        "verify, unseen": unseen_per_s,
-    }
+    load = _Load(record["journeys"], plan.rates)
     signs_s, checks_s = _signature_s(record, "sign_s", plan.alg), _signature_s(record, "check_s", plan.alg)
     more_s = {"refresh": signs_s, "client_credentials": signs_s, "verify, unseen": checks_s}
-    journeys = record["journeys"]
 
-    # What all nodes share is used by many at once: times as where it was busiest. But each worker sees few requests at
-    # a time, so counts as where nothing came together.
-    shared = {row: "login, cheapest hash" if row == login else row for row in rates}
-
-    def times(name: str) -> float:
-        return sum(rate * float(journeys[shared[row]]["saturated"][name]) for row, rate in rates.items())
-
-    def counts(name: str) -> float:
-        return sum(rate * float(journeys[row]["moderate"][name]) for row, rate in rates.items())
-
-    def whole(name: str) -> float:
-        return sum(rate * float(journeys[row][name]) for row, rate in rates.items())
-
-    hashing = plan.logins_per_s * hash_s(record, plan.hash_profile, plan.alg) / efficiency(record, "login, OWASP hash")
-    looping = sum(
-        rate * max(0.0, at_utilisation(journeys[row], "loop_s", plan.utilisation) + more_s.get(row, 0.0))
-        for row, rate in rates.items()
-    ) / efficiency(record, "verify, seen")
-    node_cores = (hashing + looping) / plan.utilisation
-    nodes = math.ceil(node_cores / plan.cores_per_node - 1e-9) + plan.spare_nodes
+    alone_hashing = plan.logins_per_s * hash_s(record, plan.hash_profile, plan.alg)
+    alone_looping = sum(
+        rate * max(0.0, at_utilisation(load.journeys[row], "loop_s", plan.utilisation) + more_s.get(row, 0.0))
+        for row, rate in plan.rates.items()
+    )
+    hashing = alone_hashing / efficiency(record, _DEAR_LOGIN)
+    looping = alone_looping / efficiency(record, "verify, seen")
+    node_cores, nodes = plan.cores_and_nodes(hashing + looping)
+    _, fewest_nodes = plan.cores_and_nodes(alone_hashing + alone_looping)
     workers, idle = nodes * plan.cores_per_node, record["idle_per_s"]
-    writes_per_s = counts("write_transactions")
-    inner_per_s = counts("redis_inner") + workers * idle["redis_inner"]
-    calm = journeys["login, cheapest hash"]["saturated"]
+    writes_per_s = load.counts("write_transactions")
+    inner_per_s = load.counts("redis_inner") + workers * idle["redis_inner"]
+    calm = load.journeys[_CHEAP_LOGIN]["saturated"]
     calm_s, full_s = calm["redis_s"] / calm["redis_inner"], record["redis_inner_s"]
     return Need(
         hash_cores=hashing,
         loop_cores=looping,
         node_cores=node_cores,
         nodes=nodes,
+        fewest_nodes=fewest_nodes,
         hash_memory_mib=plan.cores_per_node * record["hashes"][plan.hash_profile]["memory_mib"],
-        redis_commands_per_s=counts("redis_commands") + workers * idle["redis_commands"],
+        redis_commands_per_s=load.counts("redis_commands") + workers * idle["redis_commands"],
         redis_core=busy_part(inner_per_s, calm_s, full_s),
         redis_times=bearable_per_s(plan.utilisation, calm_s, full_s) / inner_per_s if inner_per_s > 0 else math.inf,
-        redis_mbit_per_s=(counts("redis_in_bytes") + counts("redis_out_bytes")) * 8 / 1e6,
-        postgres_transactions_per_s=whole("transactions"),
+        redis_mbit_per_s=(load.counts("redis_in_bytes") + load.counts("redis_out_bytes")) * 8 / 1e6,
+        postgres_transactions_per_s=load.whole("transactions"),
         postgres_writes_per_s=writes_per_s,
-        postgres_cores=times("postgres_s") + workers * idle["postgres_s"],
+        postgres_cores=load.times("postgres_s") + workers * idle["postgres_s"],
         commits_per_sync=writes_per_s * record["sync_s"],
-        wal_mb_per_s=counts("wal_bytes") / 1e6,
+        wal_mb_per_s=load.counts("wal_bytes") / 1e6,
         connections=workers * (POOL_CONNECTIONS + FEED_CONNECTIONS),
         sessions_gb=plan.logins_per_s * plan.over_s * record["state"]["session_bytes"] / 1e9,
-        http_in_mbit_per_s=whole("http_in_bytes") * 8 / 1e6,
-        http_out_mbit_per_s=whole("http_out_bytes") * 8 / 1e6,
+        http_in_mbit_per_s=load.whole("http_in_bytes") * 8 / 1e6,
+        http_out_mbit_per_s=load.whole("http_out_bytes") * 8 / 1e6,
     )
 
 
@@ -247,6 +269,7 @@ def needs_table(columns: Mapping[str, Need]) -> str:
         row("cores busy with event loops", lambda one: f"{one.loop_cores:.1f}"),
         row("cores to have, with headroom", lambda one: f"{one.node_cores:.0f}"),
         row("**nodes**, spare ones included", lambda one: f"**{one.nodes}**"),
+        row("nodes if workers did not slow each other down", lambda one: f"{one.fewest_nodes}"),
         row("memory of a node for hashes", lambda one: f"{one.hash_memory_mib:.0f} MiB"),
         row("Redis: commands/s", lambda one: f"{one.redis_commands_per_s:,.0f}"),
         row("Redis: part of its one thread", lambda one: f"{one.redis_core:.2f}"),
@@ -266,8 +289,8 @@ def needs_table(columns: Mapping[str, Need]) -> str:
 
 def growth_line(needed: Need, plan: Plan) -> str:
     """What is full first as the plan grows."""
-    times = [f"{name} at {much:,.1f} x" for name, much in growth(needed, plan).items() if much < math.inf]
-    return "; ".join(times) if times else "nothing that does not grow with the nodes"
+    times = [f"{name} at {much:,.1f} x" for name, much in growth(needed, plan).items() if much < _FAR]
+    return "; ".join(times) if times else f"nothing within {_FAR:.0f} times as much"
 
 
 def main() -> None:

@@ -37,18 +37,21 @@ class NodeMissing(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class NodeServer:
-    """A server that runs: its URL, its client's ``Authorization`` header, an opaque access token, refresh tokens."""
+    """A server that runs: its URL, its client's ``Authorization`` header, an opaque access token, refresh tokens, and
+    the version of the Node that it runs on.
+    """
 
     url: str
     authorization: str
     opaque_token: str
     refresh_tokens: tuple[str, ...]
+    node_version: str
 
 
 def _tool(name: str) -> str:
     found = shutil.which(name)
     if found is None:
-        raise NodeMissing(f"the Node baseline needs Node 20 or newer with npm: there is no `{name}` on PATH")
+        raise NodeMissing(f"the Node baseline needs Node with npm: there is no `{name}` on PATH")
     return found
 
 
@@ -82,6 +85,14 @@ def installed_server() -> Path:
     return _BUILD
 
 
+def _node(folder: Path) -> str:
+    """The Node that came with the packages: the oldest that oidc-provider supports is newer than many machines'. Where
+    there is none for this machine, that on PATH.
+    """
+    shipped = (folder / "node_modules" / f"node-linux-{machine}" / "bin" / "node" for machine in ("x64", "arm64"))
+    return next((str(path) for path in shipped if path.exists()), _tool("node"))
+
+
 def _basic(secret: str) -> str:
     return "Basic " + base64.b64encode(f"{_CLIENT}:{secret}".encode()).decode()
 
@@ -109,7 +120,7 @@ def _ready(process: "subprocess.Popen[str]", authorization: str) -> NodeServer:
         raise RuntimeError(f"the Node baseline did not become ready; exit code: {process.poll()}")
     said = json.loads(line.removeprefix(_READY))
     opaque = _opaque_token(said["url"], authorization)
-    return NodeServer(said["url"], authorization, opaque, tuple(said["refresh_tokens"]))
+    return NodeServer(said["url"], authorization, opaque, tuple(said["refresh_tokens"]), said["node"])
 
 
 @contextmanager
@@ -124,7 +135,7 @@ def node_server(core: str | None = "0", *arguments: str) -> Iterator[NodeServer]
     secret = secrets.token_urlsafe(32)
     environment = {**os.environ, "NODE_ENV": "production", "BASELINE_SECRET": secret}
     process = subprocess.Popen(
-        [*pin, _tool("node"), "server.mjs", *arguments],
+        [*pin, _node(folder), "server.mjs", *arguments],
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -31,15 +31,21 @@ JOURNEYS: Final[dict[Algorithm, tuple[str, ...]]] = {
 ROUNDS: Final = 9
 
 
+class BuildFailed(RuntimeError):
+    """The core of a revision did not compile."""
+
+
 @contextmanager
 def built(revision: str) -> Iterator[Path]:
-    """The sources of a revision, with its core. Raises CalledProcessError for one that there is not."""
+    """The sources of a revision, with its core. Raises BuildFailed, with what was said."""
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
         subprocess.run(["git", "worktree", "add", "--quiet", "--detach", str(tree), revision], cwd=ROOT, check=True)
         try:
             build = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
-            subprocess.run(build, cwd=tree, check=True, capture_output=True)
+            done = subprocess.run(build, cwd=tree, check=False, capture_output=True, text=True)
+            if done.returncode != 0:
+                raise BuildFailed(done.stderr.strip())
             yield tree / "src"
         finally:
             subprocess.run(["git", "worktree", "remove", "--force", str(tree)], cwd=ROOT, check=True)
@@ -74,7 +80,7 @@ def measure(revision: str, rounds: int, seconds: float) -> dict[str, dict[str, l
                     for side, running in sides if number % 2 == 0 else sides[::-1]:  # nobody is always first
                         row, value = running[alg].measure(journey, seconds)
                         if number >= 0:
-                            rows.setdefault(row, {}).setdefault(side, []).append(round(value, 3))
+                            rows.setdefault(row, {}).setdefault(side, []).append(float(f"{value:.6g}"))
     return rows
 
 
@@ -92,14 +98,22 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("revision")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--seconds", type=int, default=1)  # whole ones, as wrk has them
+    parser.add_argument("--seconds", type=int, choices=range(1, 11), default=1)  # whole ones, as wrk has them
     parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
     require_tools()
     if shutil.which("git") is None:
         sys.exit("this needs git")
-    rows = measure(options.revision, options.rounds, options.seconds)
-    record = {**describe(), "before": options.revision, "seconds": options.seconds, "rows": rows}
+    name = ["git", "rev-parse", "--short", f"{options.revision}^{{commit}}"]
+    named = subprocess.run(name, cwd=ROOT, capture_output=True, text=True, check=False)
+    if named.returncode != 0:
+        sys.exit(f"{options.revision} is no revision of this tree")
+    before = named.stdout.strip()
+    try:
+        rows = measure(before, options.rounds, options.seconds)
+    except BuildFailed as failed:
+        sys.exit(f"{before} cannot be built: {failed}")
+    record = {**describe(), "before": before, "seconds": options.seconds, "rows": rows}
     print(against_table(record))
     if options.record:
         publish("against", record, is_whole=options.rounds >= ROUNDS)

@@ -13,19 +13,17 @@ import re
 import resource
 import secrets
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from importlib import resources
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode
 
 from benchmarks.load.overload import steady, stream
-from benchmarks.load.peaks import form, raw_signatures_per_second
+from benchmarks.load.peaks import form
 from benchmarks.load.pinned import run_pinned
 from benchmarks.load.render import publish
 from benchmarks.load.resources import Reading, Rig, settled
@@ -40,9 +38,10 @@ from benchmarks.load.servers import (
     pinned_server,
     require_tools,
 )
+from benchmarks.load.single_costs import bucket_bytes, single_costs
 from benchmarks.machine import ROOT, describe
 from benchmarks.scaling_page import render_if_possible
-from fastauth.backends.passwords import PROFILES, Profile, hash_password
+from fastauth.backends.passwords import PROFILES, hash_password
 from fastauth.jose.issuer import Issuer
 from fastauth.jose.keys import SigningKey
 from fastauth.jose.wrapping import MasterKey
@@ -68,11 +67,7 @@ LIMITS: Final = {**LIMITED, "FASTAUTH_LIMITS__VERIFY_PER_IP": "1000000/s burst 1
 UNSEEN_TOKENS: Final = 13_500  # the cache and its ghosts hold about 12,000
 CHAINS: Final = 64
 LOGINS_AT_ONCE: Final = 8  # of a hash that takes long: no server sends these few away
-BUCKETS: Final = 10_000
 _WHOLE_SECONDS: Final = 3.0
-_INNER_OF_TAKE: Final = 3  # TIME, GET, SET
-# RFC 9106 section 4, the first recommended option; it is not a profile of fastauth.
-TWO_GIB: Final = Profile(2 << 20, 1, 4)
 
 
 class Asked(NamedTuple):
@@ -281,113 +276,6 @@ def workers_compared(
     return told
 
 
-def busy_core(core: str, seconds: float) -> "subprocess.Popen[bytes]":
-    """A process that hashes on a core for so long."""
-    program = (
-        "import sys, time; from fastauth.backends.passwords import *; end = time.monotonic() + float(sys.argv[1])\n"
-        "while time.monotonic() < end: hash_password('', PROFILES['owasp'])"
-    )
-    return subprocess.Popen(["taskset", "-c", core, sys.executable, "-c", program, str(seconds)])
-
-
-def hashes() -> dict[str, dict[str, float]]:
-    """What a hash takes of a core, by profile, and how much memory."""
-    told = {}
-    profiles: dict[str, Profile] = {**{str(name): one for name, one in PROFILES.items()}, "rfc9106-2gib": TWO_GIB}
-    for name, profile in profiles.items():
-        times = []
-        for _ in range(1 if profile is TWO_GIB else 5):
-            began_s = time.process_time()
-            hash_password("", profile)
-            times.append(time.process_time() - began_s)
-        told[name] = {"cpu_s": statistics.median(times), "memory_mib": profile.memory_kib / 1024}
-    return told
-
-
-def hash_beside() -> float:
-    """How many times as much processor time a hash takes while the other core hashes too: they share caches and memory.
-
-    By processor time, so that whatever else runs on this machine changes little.
-    """
-    everywhere = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {int(SERVER_CORE)})
-    try:
-        alone_s = _hash_cpu_s()
-        rival = busy_core(LOAD_CORE, 3.0)
-        time.sleep(0.8)  # until it has begun
-        beside_s = _hash_cpu_s()
-        rival.wait()
-        return beside_s / alone_s
-    finally:
-        os.sched_setaffinity(0, everywhere)
-
-
-def _hash_cpu_s() -> float:
-    times = []
-    for _ in range(31):
-        began_s = time.process_time()
-        hash_password("", PROFILES["owasp"])
-        times.append(time.process_time() - began_s)
-    return statistics.median(times)
-
-
-def signatures(seconds: float) -> dict[str, dict[str, float]]:
-    """What a signature takes of a core, and its check, by algorithm."""
-    told: dict[str, dict[str, float]] = {}
-    for alg in ("RS256", "ES256"):
-        key, data, count = SigningKey.generate(alg), bytes(500), 0
-        signature, check = key.sign(data), key.verifying_key().is_signature
-        began_s = time.process_time()
-        while (used_s := time.process_time() - began_s) < seconds:
-            assert check(signature, data)
-            count += 1
-        told[alg] = {"sign_s": 1 / raw_signatures_per_second(alg, seconds), "check_s": used_s / count}
-    return told
-
-
-def sync_s(folder: Path) -> float:
-    """What it takes to have eight more KiB on the disk, the median of many: fdatasync(2)."""
-    times = []
-    descriptor = os.open(folder / "sync", os.O_WRONLY | os.O_CREAT, 0o600)
-    try:
-        for _ in range(200):
-            os.write(descriptor, bytes(8192))
-            began_s = time.perf_counter()
-            os.fdatasync(descriptor)
-            times.append(time.perf_counter() - began_s)
-    finally:
-        os.close(descriptor)
-    return statistics.median(times)
-
-
-def redis_inner_s(rig: Rig, commands: int) -> float:
-    """What a command inside a script takes of Redis when it has no pause: by ``take``, from as many connections as
-    a fleet has.
-    """
-    with rig.redis.client() as client:
-        sha = client.script_load(resources.files("fastauth.limits.shared").joinpath("buckets.lua").read_text())
-        before = client.info("cpu")
-        words = ["EVALSHA", sha, "1", "fastauth:limit:__rand_int__", "take", "1000", "1000", "1", "0", "0", "1"]
-        options = ["-p", str(rig.redis.port), "-c", "50", "-n", str(commands), "-r", str(BUCKETS), "-q"]
-        pin = ["taskset", "-c", SERVER_CORE]
-        subprocess.run([*pin, "redis-benchmark", *options, *words], check=True, capture_output=True)
-        after = client.info("cpu")
-        client.flushdb()
-    used_s = sum(after[name] - before[name] for name in ("used_cpu_sys", "used_cpu_user"))
-    return float(used_s / commands / _INNER_OF_TAKE)
-
-
-def bucket_bytes(rig: Rig) -> float:
-    """What a bucket takes of Redis's memory."""
-    with rig.redis.client() as client:
-        before = client.info("memory")["used_memory"]
-        with client.pipeline(transaction=False) as pipeline:
-            for _ in range(BUCKETS):
-                pipeline.set(f"fastauth:limit:{secrets.token_hex(16)}", f"{time.time_ns() // 1000}", px=600_000)
-            pipeline.execute()
-        return float((client.info("memory")["used_memory"] - before) / BUCKETS)
-
-
 def prepared(rig: Rig, folder: Path, env: dict[str, str]) -> Asked:
     """Accounts, a client, sessions, tokens."""
     folder.mkdir(mode=0o700)
@@ -438,11 +326,7 @@ def measure(folder: Path, seconds: float) -> dict[str, Any]:
             "journeys": told,
             "idle_per_s": idle._asdict(),
             "workers": workers_compared(compared, rig, node, env, idle, seconds),
-            "hashes": hashes(),
-            "hash_beside": hash_beside(),
-            "signatures": signatures(seconds / 4),
-            "sync_s": sync_s(folder),
-            "redis_inner_s": redis_inner_s(rig, round(20_000 * seconds)),
+            **single_costs(rig, folder, seconds),
             "state": {"session_bytes": session_bytes, "bucket_bytes": bucket_bytes(rig)},
         }
 

@@ -26,7 +26,7 @@ def newest(pattern: str) -> Path:
     """The newest record, by its dated name. Raises FileNotFoundError."""
     paths = sorted(RESULTS.glob(pattern))
     if not paths:
-        raise FileNotFoundError(f"no record like {pattern}; run: make bench-load")
+        raise FileNotFoundError(f"no record like {pattern} yet, so no page is rendered")
     return paths[-1]
 
 
@@ -147,9 +147,14 @@ def publish(kind: str, record: dict[str, Any], *, is_whole: bool) -> None:
     path = RESULTS / f"{record['date'][:10]}-{kind}.json"
     path.write_text(json.dumps(record, indent=None if kind == "traces" else 2) + "\n")
     print(f"recorded in {path.relative_to(ROOT)}")
+    render_if_possible()
+
+
+def render_if_possible() -> None:
+    """As ``render``; the page waits for records that there are not yet, and says for which."""
     try:
         render()
-    except FileNotFoundError as missing:  # the page waits for the other records
+    except FileNotFoundError as missing:
         print(missing)
 
 
@@ -183,7 +188,9 @@ def render() -> str:
         sides_source=path.name,
         sides_seconds=f"{sides['seconds']:g}",
         sides_rounds=len(sides["rounds"]["hello"]),
-        sides_packages=", ".join(f"{name} {text}" for name, text in sides["packages"].items()),
+        sides_packages=", ".join(
+            f"{name} {text}" for name, text in {**sides["packages"], **sides.get("versions", {})}.items()
+        ),
         fleet_faults=fleet_faults_table(fleet),
         fleet_revocation=revocation_line(fleet),
         fleet_source=fleet_path.name,

@@ -87,8 +87,10 @@ def write_tokens(data_dir: Path, env: dict[str, str], path: Path) -> Path:
 
 
 @contextmanager
-def baseline_server() -> Iterator[tuple[str, str]]:
-    """The plain Python baseline on the server's core; its address and a token that it accepts."""
+def baseline_server(*before: str) -> Iterator[tuple[str, str]]:
+    """The plain Python baseline on the server's core; its address and a token that it accepts. In: words before its
+    command, such as ``chrt -b 0``.
+    """
     port = free_port()
     granian = [
         str(Path(sys.executable).with_name("granian")),
@@ -99,7 +101,7 @@ def baseline_server() -> Iterator[tuple[str, str]]:
         "--http",
         "1",
     ]
-    command = ["taskset", "-c", SERVER_CORE, *granian, "--no-ws", "--no-log", "--port", str(port)]
+    command = ["taskset", "-c", SERVER_CORE, *before, *granian, "--no-ws", "--no-log", "--port", str(port)]
     process = subprocess.Popen([*command, "benchmarks.baseline.python.app:app"], cwd=ROOT, stdin=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
     try:
@@ -119,7 +121,7 @@ def add_admin(data_dir: Path, env: dict[str, str]) -> None:
 
 def require_tools() -> None:
     """Ends the program, with what to install, where a tool is missing: better now than after minutes of measuring."""
-    for tool in ("wrk", "taskset", "curl"):
+    for tool in ("wrk", "taskset", "chrt", "curl"):
         if shutil.which(tool) is None:
             sys.exit(f"bench-load needs {tool}: apt-get install wrk util-linux curl")
 

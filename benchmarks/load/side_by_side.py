@@ -7,8 +7,8 @@ Writes a dated JSON record to ``benchmarks/results`` and renders ``benchmarks/RE
 """
 
 import argparse
-import statistics
 import tempfile
+import time
 import urllib.request
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -45,6 +45,8 @@ from tests.redis_servers import running_redis
 ALGORITHMS: Final[tuple[Algorithm, ...]] = ("RS256", "ES256", "Ed25519")
 STARTS: Final = 5
 ROUNDS: Final = 9
+IDLE_S: Final = 10.0
+WARM_UP_S: Final = 4.0  # of what compiles as it runs
 
 Measure = Callable[[float], float]
 """In: for how long, in seconds. Out: how many a second."""
@@ -53,20 +55,22 @@ ORDER: Final[tuple[str, ...]] = (
     # validation
     "go hello",
     "python validate",
+    "jwks RS256",
     "verify PostgreSQL",
     "verify ES256",
     "verify limited",
     "verify limited through Redis",
+    "hello",
     "verify RS256",
     "go validate",
     "verify_unseen RS256",
-    "hello",
-    "introspect RS256",
-    "node introspect",
+    "hello SCHED_BATCH",
     "form",
     "introspect ES256",
     "introspect PostgreSQL",
-    "jwks RS256",
+    "hello beside introspect",
+    "introspect RS256",
+    "node introspect",
     # issue
     "refresh limited",
     "refresh limited through Redis",
@@ -88,18 +92,18 @@ ORDER: Final[tuple[str, ...]] = (
     "python login",
     "login PostgreSQL",
     "login Ed25519",
-    "login limited",
-    "login limited through Redis",
-    "sign RS256",
-    "login RS256",
-    "go login",
-    "login ES256",
     "sign ES256",
     "sign Ed25519",
+    "login limited through Redis",
+    "login limited",
+    "login RS256",
+    "sign RS256 beside login",
+    "go login",
+    "login ES256",
     "hash OWASP s",
     "dear_login OWASP",
 )
-"""A row that stands twice is measured twice a round, beside two others; its figure is the mean of both."""
+"""What is divided by one another stands together, so that only seconds lie between; some are measured twice for it."""
 
 
 class Field:
@@ -109,6 +113,8 @@ class Field:
         self.measures: dict[str, Measure] = {}
         self.absent: dict[str, str] = {}
         """Baselines that cannot run here, and why."""
+        self.versions: dict[str, str] = {}
+        """Of those that run on a toolchain of their own."""
         self._folder = folder
         self._stack = ExitStack()
 
@@ -133,16 +139,19 @@ class Field:
     def _add_raw(self) -> None:
         for alg in ALGORITHMS:
             self.measures[f"sign {alg}"] = partial(raw_signatures_per_second, alg)
+        self.measures["sign RS256 beside login"] = self.measures["sign RS256"]
         self.measures["hash OWASP s"] = lambda seconds: hash_time_s("owasp")
 
     def _add_python(self) -> None:
         """Bare granian, and what most people would write on it."""
         url, token = self._stack.enter_context(baseline_server())
         asked = (urlencode({"token": "a" * 700}), "Basic " + "a" * 80)
-        self.measures["hello"] = partial(wrk, f"{url}/hello")
+        self.measures["hello"] = self.measures["hello beside introspect"] = partial(wrk, f"{url}/hello")
         self.measures["form"] = partial(wrk, f"{url}/form", form=asked)
         self.measures["python validate"] = partial(wrk, f"{url}/validate", token=token)
         self.measures["python login"] = partial(logins, urlsplit(url).port or 0)
+        url, _ = self._stack.enter_context(baseline_server("chrt", "-b", "0"))
+        self.measures["hello SCHED_BATCH"] = partial(wrk, f"{url}/hello")
 
     def _add_go(self) -> None:
         """The server in Go, which hashes and stores nothing."""
@@ -157,6 +166,7 @@ class Field:
         """node's oidc-provider."""
         for alg in ("RS256", "ES256"):
             server = self._stack.enter_context(node_server(SERVER_CORE, "--alg", alg))
+            self.versions["node"] = server.node_version
             port, basic = urlsplit(server.url).port or 0, server.authorization
             request = form(TOKEN_PATH, {"grant_type": "client_credentials"}, basic)
             self.measures[f"node client_credentials {alg}"] = partial(posts, port, request=request)
@@ -171,7 +181,9 @@ class Field:
             redis = self._stack.enter_context(running_redis())
         through_redis = {"FASTAUTH_REDIS_URL": redis.url}
         for alg in ALGORITHMS:
-            self._serve(alg, {**CHEAP, "FASTAUTH_TOKENS__ALG": alg}, UNLIMITED).many_tokens()
+            journeys = self._serve(alg, {**CHEAP, "FASTAUTH_TOKENS__ALG": alg}, UNLIMITED)
+            if alg == "RS256":
+                journeys.many_tokens()
         self._serve("limited", CHEAP, LIMITED)
         self._serve("limited through Redis", CHEAP, {**LIMITED, **through_redis})
         fleet = {**CHEAP, **SEEN, **through_redis, "FASTAUTH_DATABASE_URL": postgres.url()}
@@ -186,6 +198,26 @@ class Field:
             self.measures[f"{journey} {name}"] = getattr(journeys, journey)
         return journeys
 
+    def rows(self) -> list[str]:
+        """Those of ``ORDER``, without those of baselines that are absent."""
+        rows = [row for row in ORDER if row.partition(" ")[0] not in self.absent]
+        assert not (unknown := [row for row in rows if row not in self.measures]), unknown
+        return rows
+
+
+def busy_part(core: str, seconds: float) -> float:
+    """Of a core over some time, by whomever."""
+
+    def read() -> tuple[int, int]:
+        line = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith(f"cpu{core} "))
+        ticks = [int(word) for word in line.split()[1:9]]  # user nice system idle iowait irq softirq steal
+        return sum(ticks) - ticks[3] - ticks[4] - ticks[7], sum(ticks)
+
+    before = read()
+    time.sleep(seconds)
+    after = read()
+    return (after[0] - before[0]) / (after[1] - before[1])
+
 
 def measure(rounds: int, seconds: float) -> dict[str, Any]:
     """Every row of every round; and what is measured once."""
@@ -194,19 +226,17 @@ def measure(rounds: int, seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         with Field(Path(folder)) as field:
             once["worker MiB"] = [rss_anon_mib(field.owasp.server)]
-            rows = [row for row in ORDER if row in field.measures]
-            for row in rows:  # nobody's first second counts: what compiles as it runs, or opens its connections
-                field.measures[row](seconds)
+            once["idle part of the core"] = [busy_part(SERVER_CORE, IDLE_S)]
+            rows = field.rows()
+            for row in rows:  # nobody's first seconds count: what compiles as it runs, or opens its connections
+                field.measures[row](WARM_UP_S if row.startswith("node ") else seconds)
             for number in range(rounds):
-                found: dict[str, list[float]] = {}
                 for row in rows if number % 2 == 0 else rows[::-1]:
-                    found.setdefault(row, []).append(field.measures[row](seconds))
-                for row, values in found.items():
-                    measured.setdefault(row, []).append(round(statistics.mean(values), 3))
+                    measured.setdefault(row, []).append(float(f"{field.measures[row](seconds):.6g}"))
             once["worker MiB after logins"] = [rss_anon_mib(field.owasp.server)]
         data_dir = field.owasp.installation.data_dir
         once["start to ready s"] = [start_to_ready_s(data_dir) for _ in range(STARTS)]
-    run = {"rounds": {**measured, **once}, "absent": field.absent}
+    run = {"rounds": {**measured, **once}, "absent": field.absent, "versions": field.versions}
     return {"figures": figures_of(run), **run}
 
 
@@ -214,7 +244,7 @@ def main() -> None:
     """Measure twice, record, render."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--seconds", type=int, default=1)  # whole ones, as wrk has them
+    parser.add_argument("--seconds", type=int, choices=range(1, 11), default=1)  # whole ones, as wrk has them
     options = parser.parse_args()
     require_tools()
     runs = [measure(options.rounds, options.seconds) for _ in range(2)]

@@ -18,12 +18,13 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from benchmarks.load.costs import PASSWORD, hash_beside, spread
+from benchmarks.load.costs import PASSWORD, spread
 from benchmarks.load.overload import hash_jobs, steady
 from benchmarks.load.pinned import run_pinned
 from benchmarks.load.render import publish
 from benchmarks.load.resources import Reading, Rig, processes_s, settled
 from benchmarks.load.servers import LOAD_CORE, SEEN, SERVER_CORE, on_core, require_tools
+from benchmarks.load.single_costs import hash_beside
 from benchmarks.machine import describe
 from benchmarks.scaling_page import render_if_possible
 from benchmarks.simulation.fleet import LANES, Plan, seed_of, simulated

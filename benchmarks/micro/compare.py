@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.load.render import render
+from benchmarks.load.render import render_if_possible
 from benchmarks.machine import RESULTS, ROOT, describe
 from benchmarks.micro.tokens import ALGORITHMS
 
@@ -225,7 +225,7 @@ def main() -> int:
     (RESULTS / f"{document['date'][:10]}-micro.json").write_text(json.dumps(document, indent=2) + "\n")
     if "--record" in sys.argv:
         RECORD.write_text(json.dumps(document, indent=2) + "\n")
-        render()
+        render_if_possible()
         return 0
     return 1 if fallen else 0
 

@@ -110,6 +110,7 @@ def test_a_launch_of_logins() -> None:
     assert needed.loop_cores == pytest.approx(1_000 * 0.004 / 0.8)  # 5
     assert needed.node_cores == pytest.approx(42.5 / 0.6)  # 70.8
     assert needed.nodes == 9 + 1
+    assert needed.fewest_nodes == math.ceil(34 / 0.6 / 8) + 1 == 9  # the same without the 0.8
     assert needed.hash_memory_mib == 8 * 19
     assert needed.redis_commands_per_s == 3_000
     assert needed.redis_mbit_per_s == pytest.approx(1_000 * 750 * 8 / 1e6)

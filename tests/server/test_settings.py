@@ -106,6 +106,7 @@ BUILT: dict[str, tuple[Any, str, Any]] = {
     "lanes.renew_target_s": (1.0, "0.2", 0.2),
     "lanes.hash_memory_mib": ("auto", "256", 256),
     "lanes.hash_nice": (5, "0", 0),
+    "lanes.loop_policy": ("batch", "inherit", "inherit"),
     "lanes.tickets_per_s": (1_000, "0", 0),
     "lanes.handler_timeout_s": (10.0, "20", 20.0),
     "metrics.allow": ("loopback", "10.1.0.0/16", "10.1.0.0/16"),

@@ -29,9 +29,10 @@ def test_only_the_usual_policy_is_replaced_and_new_threads_inherit_it(given: int
     assert found == [POLICIES[given]] * 2
 
 
-def test_a_sandbox_that_forbids_it_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def forbidden(*arguments: object) -> None:
+@each("forbidden", ["sched_getscheduler", "sched_setscheduler"])
+def test_a_sandbox_that_forbids_it_is_no_error(monkeypatch: pytest.MonkeyPatch, forbidden: str) -> None:
+    def refuse(*arguments: object) -> None:
         raise PermissionError
 
-    monkeypatch.setattr(os, "sched_setscheduler", forbidden)
+    monkeypatch.setattr(os, forbidden, refuse)
     wait_for_turns()

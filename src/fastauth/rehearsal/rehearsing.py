@@ -5,83 +5,43 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import NamedTuple
 
-from fastauth.rehearsal.asking import preflight
+from fastauth.rehearsal.asking import Metrics, preflight
+from fastauth.rehearsal.ceilings import LONGEST_REST_S, Ceilings
 from fastauth.rehearsal.conductor import Conductor, shares
-from fastauth.rehearsal.course import Course, Row
+from fastauth.rehearsal.course import Course
+from fastauth.rehearsal.display import Display
 from fastauth.rehearsal.errors import RehearsalRefused
 from fastauth.rehearsal.generator import LaneLoad, Opening, Told
+from fastauth.rehearsal.measured import Measured
 from fastauth.rehearsal.opening import Granted, open_sessions
 from fastauth.rehearsal.people import Person
-from fastauth.rehearsal.plan import LANES, MAX_PER_S, Lane, Plan
-from fastauth.rehearsal.report import MET_SHARE, Ceiling, GeneratorReport, LaneReport, Report, Step
-from fastauth.rehearsal.tally import Histogram, Second
+from fastauth.rehearsal.plan import Lane, Plan
+from fastauth.rehearsal.report import MET_SHARE, Ceiling, GeneratorReport, LaneReport, Report
 from fastauth.rehearsal.target import Target
 from fastauth.rehearsal.verdict import judge
-from fastauth.rehearsal.watch import Watch, metrics_now, refused_between
-
-_STEP_S: Final = 1.0
-_FIRST_PART: Final = 0.25  # of the planned rate, where a ramp begins
-_FACTOR: Final = 1.6
-_MOST_REFRESHES: Final = 4.0  # times the planned rate: sessions may not be refreshed any faster (plan.py)
-_KEPT_UP: Final = 0.95
-_SERVED: Final = 0.85  # while the step lasts; less leaves a queue behind, or is the chance of few requests
-_FEW_REFUSED: Final = 0.01
-_LONGEST_REST_S: Final = 5.0
-_LATE_MS: Final = 20.0  # at the median: it is behind; at the p99: it is to blame if that is ...
-_LATE_SHARE: Final = 0.5  # ... so much of the p99 that was measured
-_NO_TIME_LEFT: Final = 0.9
-_MANY_QUEUED: Final = 0.01
+from fastauth.rehearsal.watch import Event, Watch, metrics_now, refused_between
 
 
-class Display(Protocol):
-    """Who watches."""
+class _Run(NamedTuple):
+    """The plan as it was played: the sessions that are left, and what the server had counted before and after."""
 
-    def phase(self, text: str) -> None:
-        """What begins now."""
-
-    def second(self, ran_s: float, planned_s: float, lanes: dict[Lane, tuple[float, Row]]) -> None:
-        """The plan goes on: the planned rate and the last whole second of each lane."""
-
-
-class _Measured:
-    """The courses of a run, and what the generators did meanwhile."""
-
-    def __init__(self, lanes: Sequence[Lane], seconds: float, patience_s: float) -> None:
-        self.courses = {lane: Course(seconds, patience_s) for lane in lanes}
-        self._busy_s = 0.0
-        self._wall_s = 0.0
-
-    def add(self, told: Told) -> None:
-        for lane, tally in told.lanes.items():
-            self.courses[lane].add(tally)
-        self._busy_s += told.busy_s
-        self._wall_s += told.wall_s
+    measured: Measured
+    ran_s: float
+    interrupted: bool
+    left: int
+    before: Metrics | None
+    after: Metrics | None
+    events: list[Event]
 
     @property
-    def busy(self) -> float:
-        return self._busy_s / self._wall_s if self._wall_s else 0.0
-
-    @property
-    def late(self) -> Histogram:
-        late = Histogram()
-        for course in self.courses.values():
-            late.merge(course.late)
-        return late
-
-    @property
-    def is_punctual(self) -> bool:
-        """Whether this measured the server, and not the generators."""
-        offered = sum(course.total.offered for course in self.courses.values())
-        queued = sum(course.queued for course in self.courses.values())
-        is_late = any(
-            (course.late.quantile_ms(0.5) or 0.0) > _LATE_MS
-            or (course.late.quantile_ms(0.99) or 0.0)
-            > max(_LATE_MS, _LATE_SHARE * (course.total.times.quantile_ms(0.99) or 0.0))
-            for course in self.courses.values()
-        )
-        return not (is_late or (self.busy > _NO_TIME_LEFT and queued > _MANY_QUEUED * offered))
+    def refused_by_lane(self) -> dict[str, int] | None:
+        """None where the server did not say."""
+        if self.before is None or self.after is None:
+            return None
+        past = self.before.refused_by_lane
+        return {lane: count - past.get(lane, 0) for lane, count in self.after.refused_by_lane.items()}
 
 
 class Rehearsal(NamedTuple):
@@ -109,51 +69,31 @@ class Rehearsal(NamedTuple):
         self._check_lives(granted)
         opening = self._opening(granted)
         with Conductor(shares(opening, self._generators(granted))) as conductor:
-            ceilings = self._ceilings(conductor, display) if self.plan.ceiling_s else {}
-            before = metrics_now(self.target)
-            watch = Watch(self.target)
-            watch.begin()
-            try:
-                measured, ran_s, interrupted, left = self._play(conductor, display)
-            finally:
-                watch.end()
-            after = metrics_now(self.target)
+            ceilings = Ceilings(self.target, self.plan, conductor, display).find() if self.plan.ceiling_s else {}
+            run = self._run(conductor, display)
         lanes = [
-            _lane_report(lane, rate, ran_s, measured.courses[lane], ceilings.get(lane))
+            _lane_report(lane, rate, run.ran_s, run.measured.courses[lane], ceilings.get(lane))
             for lane, rate in self.plan.rates.items()
         ]
-        late = measured.late
         report = Report(
             target=str(self.target.origin),
             server_version=server_version,
             fastauth_version=version("fastauth"),
             started_at=started_at,
             planned_s=self.plan.seconds,
-            ran_s=round(ran_s, 1),
+            ran_s=round(run.ran_s, 1),
             patience_s=self.plan.patience_s,
             p99_bound_ms=self.plan.p99_s * 1e3,
-            interrupted=interrupted,
-            met=not interrupted and all(lane.met for lane in lanes),
+            interrupted=run.interrupted,
+            met=not run.interrupted and all(lane.met for lane in lanes),
             preparation=preparation,
-            sessions_left=left,
+            sessions_left=run.left,
             lanes=lanes,
-            generator=GeneratorReport(
-                self._generators(granted),
-                late.quantile_ms(0.5) or 0.0,
-                late.quantile_ms(0.99) or 0.0,
-                late.most_ms or 0.0,
-                round(measured.busy, 3),
-                measured.is_punctual,
-            ),
-            refused_by_limit=refused_between(before, after),
-            events=watch.events,
+            generator=_generator_report(self._generators(granted), run.measured),
+            refused_by_limit=refused_between(run.before, run.after),
+            events=run.events,
         )
-        refused_by_lane = None
-        if before is not None and after is not None:
-            refused_by_lane = {
-                lane: count - before.refused_by_lane.get(lane, 0) for lane, count in after.refused_by_lane.items()
-            }
-        report.verdict = judge(report, refused_by_lane)
+        report.verdict = judge(report, run.refused_by_lane)
         return report
 
     def _generators(self, granted: Sequence[Granted]) -> int:
@@ -164,7 +104,7 @@ class Rehearsal(NamedTuple):
         """Raises RehearsalRefused if access tokens end before the rehearsal does, and no refresh brings others."""
         if "verify" not in self.plan.rates or "refresh" in self.plan.rates:
             return
-        needed_s = self.plan.seconds + self.plan.ceiling_s * len(self.plan.rates) + _LONGEST_REST_S * 2
+        needed_s = self.plan.seconds + self.plan.ceiling_s * len(self.plan.rates) + LONGEST_REST_S * 2
         shortest_s = min(session.expires_in for session in granted)
         if shortest_s < needed_s:
             raise RehearsalRefused(
@@ -187,76 +127,22 @@ class Rehearsal(NamedTuple):
             access_tokens=[one.token for one in granted] if "verify" in rates else [],
         )
 
-    def _load(self, per_s: float) -> LaneLoad:
-        return LaneLoad(per_s, *self.plan.connections(per_s))
-
-    # Ceilings
-
-    def _ceilings(self, conductor: Conductor, display: Display) -> dict[Lane, Ceiling]:
-        """Of each lane alone. Logins last: what they leave behind in a queue takes longest."""
-        ceilings = {}
-        for lane in sorted(self.plan.rates, key=LANES.index, reverse=True):
-            ceilings[lane] = self._ceiling(conductor, display, lane)
-        return ceilings
-
-    def _ceiling(self, conductor: Conductor, display: Display, lane: Lane) -> Ceiling:
-        planned = self.plan.rates[lane]
-        per_s, highest = planned * _FIRST_PART, MAX_PER_S
-        if lane == "refresh":
-            highest = planned * _MOST_REFRESHES
-        ends_s = time.monotonic() + self.plan.ceiling_s
-        steps: list[Step] = []
-        cause = None
-        while True:
-            display.phase(f"ceiling of {lane}: {per_s:,.1f}/s")
-            step, rest_s = self._step(conductor, lane, per_s)
-            steps.append(step)
-            cause = step.cause or cause
-            is_first_failure = step.cause is not None and len(steps) == 1
-            if step.cause is not None and not (is_first_failure and _may_be_slower(step)):
-                time.sleep(rest_s)
-                break
-            if is_first_failure:  # begin anew below what it managed
-                time.sleep(rest_s)
-                per_s = step.good_per_s / 2
-            else:
-                per_s *= _FACTOR
-            if per_s > highest or time.monotonic() + _STEP_S > ends_s:
-                break
-        return Ceiling(max(step.good_per_s for step in steps), cause, steps)
-
-    def _step(self, conductor: Conductor, lane: Lane, per_s: float) -> tuple[Step, float]:
-        """A second at this rate (longer for the rarest), and for how long the server should rest after it."""
-        seconds = max(_STEP_S, min(5.0, 3 / per_s))
+    def _run(self, conductor: Conductor, display: Display) -> "_Run":
+        """The plan, with what the server says of itself before, meanwhile and after."""
         before = metrics_now(self.target)
-        measured = _Measured([lane], seconds, self.plan.patience_s)
-        conductor.run(seconds, {lane: self._load(per_s)}, measured.add)
-        course = measured.courses[lane]
-        course.end()
-        total = course.total
-        offered_per_s, p99_ms = total.offered / seconds, total.times.quantile_ms(0.99)
-        cause = None
-        if total.good < total.offered * _KEPT_UP or sum(total.codes.values()) > _FEW_REFUSED * total.offered:
-            cause = max(total.codes, key=lambda code: total.codes[code], default="lost")
-            if total.statuses.get(429):
-                refused = refused_between(before, metrics_now(self.target)) or {}
-                cause = f"limit {max(refused, key=lambda one: refused[one])}" if refused else "rate_limited"
-        elif (p99_ms or 0.0) > self.plan.p99_s * 1e3:
-            cause = "too_slow"
-        elif goodput(total, seconds) < total.offered / seconds * _SERVED:
-            cause = "growing_queue"
-        if cause in ("left", "lost", "too_slow", "growing_queue", None) and not measured.is_punctual:
-            cause = "generator"
-        rest_s = min(_LONGEST_REST_S, max(1.0, float(total.retry_after_s)))
-        return Step(round(offered_per_s, 2), round(goodput(total, seconds), 2), p99_ms, cause), rest_s
+        watch = Watch(self.target)
+        watch.begin()
+        try:
+            played = self._play(conductor, display)
+        finally:
+            watch.end()
+        return _Run(*played, before, metrics_now(self.target), watch.events)
 
-    # The plan
-
-    def _play(self, conductor: Conductor, display: Display) -> tuple[_Measured, float, bool, int]:
+    def _play(self, conductor: Conductor, display: Display) -> tuple[Measured, float, bool, int]:
         """Out: what was measured, for how long, whether it was interrupted, and the sessions that are left."""
         rates, seconds = self.plan.rates, self.plan.seconds
         display.phase(f"the plan, for {seconds:,.0f} s")
-        measured = _Measured(list(rates), seconds, self.plan.patience_s)
+        measured = Measured(list(rates), seconds, self.plan.patience_s)
         began_s = time.monotonic()
 
         def told(report: Told) -> None:
@@ -264,9 +150,10 @@ class Rehearsal(NamedTuple):
             latest = {lane: (rates[lane], row) for lane, course in measured.courses.items() if (row := course.latest())}
             display.second(min(seconds, time.monotonic() - began_s), seconds, latest)
 
+        loads = {lane: LaneLoad(rate, *self.plan.connections(rate)) for lane, rate in rates.items()}
         ran_s, interrupted = seconds, False
         try:
-            left = conductor.run(seconds, {lane: self._load(rate) for lane, rate in rates.items()}, told)
+            left = conductor.run(seconds, loads, told)
         except KeyboardInterrupt:
             ran_s, interrupted = min(seconds, time.monotonic() - began_s), True
             display.phase("interrupted: waiting for the answers that are on their way")
@@ -277,17 +164,16 @@ class Rehearsal(NamedTuple):
         return measured, max(0.1, ran_s), interrupted, left
 
 
-def goodput(total: Second, seconds: float) -> float:
-    """Answers 2xx a second while requests were due. A queue takes a burst in whole: what it serves only afterwards was
-    taken in faster than it can be done, and does not count; nor does the time before anything could be answered.
-    """
-    first_s = min((total.times.quantile_ms(0.05) or 0.0) / 1e3, seconds / 2)
-    return min(total.good / seconds, total.done / (seconds - first_s))
-
-
-def _may_be_slower(step: Step) -> bool:
-    """Whether a lower rate says more: not where a limit or the generator decides."""
-    return step.good_per_s > 0 and not (step.cause or "").startswith(("limit", "rate_limited", "generator"))
+def _generator_report(generators: int, measured: Measured) -> GeneratorReport:
+    late = measured.late
+    return GeneratorReport(
+        generators,
+        late.quantile_ms(0.5) or 0.0,
+        late.quantile_ms(0.99) or 0.0,
+        late.most_ms or 0.0,
+        round(measured.busy, 3),
+        measured.is_punctual,
+    )
 
 
 def _lane_report(lane: Lane, planned: float, ran_s: float, course: Course, ceiling: Ceiling | None) -> LaneReport:

@@ -99,6 +99,7 @@ class LaneSettings(_Section, frozen=True, kw_only=True):
     renew_target_s: Seconds = 1.0
     hash_memory_mib: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)] | Literal["auto"] = "auto"
     hash_nice: Annotated[int, msgspec.Meta(ge=0, le=19)] = 5
+    loop_policy: Literal["batch", "inherit"] = "batch"
     tickets_per_s: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 1_000
     handler_timeout_s: Seconds = 10.0
 

@@ -38,7 +38,8 @@ def build_worker_app(settings: Settings, parent: int, row: int) -> AsgiApp:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         loop.call_later(_ORPHAN_CHECK_S, _end_if_orphaned, loop, parent)
         loop.call_later(_STARVATION_CHECK_S, _end_if_starved, loop, 0)
-        wait_for_turns()
+        if settings.lanes.loop_policy == "batch":
+            wait_for_turns()
         counters = Counters(counters_path(settings.data_path))
         table = WorkerTable(workers_path(settings.data_path), settings.workers)
         service = await compose(settings, Process(counters, table, row, DrainFlag(drain_path(settings)).is_set))
@@ -55,8 +56,8 @@ def wait_for_turns() -> None:
     Where a core is shared, an event loop that runs at once takes the core from the thread that has handed it the first
     of several requests, and each of them costs a change of threads: ``docs/decisions/0024-request-path.md``.
     """
-    if os.sched_getscheduler(0) == os.SCHED_OTHER:  # any other policy is what the operator wants
-        with contextlib.suppress(OSError):  # a sandbox that does not let us
+    with contextlib.suppress(OSError):  # a sandbox that does not let us, or a C library that cannot (musl)
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:  # any other policy is what the operator wants
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fastauth.rehearsal.rehearsing import goodput
+from fastauth.rehearsal.measured import goodput
 from fastauth.rehearsal.tally import Second
 
 
