@@ -1,12 +1,14 @@
 """The hash threads of a worker: whose turn it is, what is dropped before it is hashed, and what leaving frees."""
 
 import asyncio
+import contextlib
 import os
 import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -59,6 +61,7 @@ def with_bench(
     deadline_s: float = 60.0,
     expected_s: float = EXPECTED_S,
     nice: int = 0,
+    beside_long: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
     bounds: HashBounds | None = None,
 ) -> Counter[str]:
     """Out: what was counted."""
@@ -73,6 +76,7 @@ def with_bench(
             expected_s=expected_s,
             deadline_s=deadline_s,
             nice=nice,
+            beside_long=beside_long,
             count=lambda outcome: counted.update([outcome]),
         )
         bench = Bench(scheduler, permits, counted)
@@ -426,6 +430,28 @@ def test_the_threads_run_at_a_lower_priority_and_the_loop_does_not(nice: int) ->
         assert priority() == os.getpriority(os.PRIO_PROCESS, os.getpid()) == ours
 
     with_bench(work, nice=nice)
+
+
+@each(("expected_s", "is_long"), [(0.001, False), (0.03, True)])
+def test_only_a_hash_that_takes_long_is_made_beside_a_loop_that_interrupts(expected_s: float, is_long: bool) -> None:
+    told: list[str] = []
+
+    @contextlib.contextmanager
+    def beside_long() -> Iterator[None]:
+        told.append("begins")
+        try:
+            yield
+        finally:
+            told.append("ends")
+
+    async def work(bench: Bench) -> None:
+        await bench.scheduler.submit(lambda: told.append("hash"), OTHERS, 0, 1)
+        assert told == (["begins", "hash", "ends"] if is_long else ["hash"])
+        with pytest.raises(ZeroDivisionError):
+            await bench.scheduler.submit(lambda: 1 // 0, OTHERS, 0, 1)
+        assert told.count("begins") == told.count("ends")
+
+    with_bench(work, beside_long=beside_long, expected_s=expected_s)
 
 
 class Password:

@@ -12,6 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from fastauth.backends.hash_permits import HashPermits
@@ -31,6 +32,7 @@ _LOOK_S: Final = 0.1
 _STEADY_JOBS: Final = 2  # for each thread
 _USUAL_S: Final = 10.0  # over which a pace is a usual one
 _LOWEST_PRIORITY: Final = 19
+_LONG_S: Final = 0.01  # longer than a slice of the kernel's scheduler
 
 
 class HashJob(Job):
@@ -65,11 +67,13 @@ class HashScheduler(JobThreads[HashJob]):
         expected_s: float,
         deadline_s: float,
         nice: int = 0,
+        beside_long: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
         count: Callable[[str], None] = lambda outcome: None,
         count_time: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         """In: ``shares`` of the lanes, one together; ``expected_s`` what a hash takes, until some have been measured;
-        ``deadline_s`` after which nobody waits any more; ``count`` is told each of ``OUTCOMES``,
+        ``deadline_s`` after which nobody waits any more; a hash that takes long is made within ``beside_long``;
+        ``count`` is told each of ``OUTCOMES``,
         ``count_time`` what a hash took its thread, in seconds.
         """
         super().__init__(threads, "hash")
@@ -79,6 +83,7 @@ class HashScheduler(JobThreads[HashJob]):
         self._usual_pace = Pace(expected_s / threads, _USUAL_S, _USUAL_S * threads / expected_s)
         self._deadline_s = deadline_s
         self._nice = nice
+        self._beside_long = beside_long
         self._count = count
         self._count_time = count_time
         self._waiting = FairQueue[HashJob](shares)
@@ -204,7 +209,8 @@ class HashScheduler(JobThreads[HashJob]):
         if self._is_wanted(job) and self._permits.take(job.memory_kib, lambda: self._is_wanted(job)):
             try:
                 job.has_run = True
-                super()._do(job)
+                with self._beside_long() if self.each_thread_s >= _LONG_S else contextlib.nullcontext():
+                    super()._do(job)
             finally:
                 self._permits.give_back(job.memory_kib)
         now = time.perf_counter()

@@ -58,6 +58,7 @@ from fastauth.server.dependencies import Dependencies
 from fastauth.server.housekeeping import Housekeeping
 from fastauth.server.lanes import LoopDelay, hash_scheduler, login_queue, renewals
 from fastauth.server.limiting import Limiting
+from fastauth.server.loop_turns import LoopTurns
 from fastauth.server.metrics import Metrics
 from fastauth.server.revocation_feed import RevocationFeed
 from fastauth.server.settings import Settings, load_settings
@@ -137,13 +138,14 @@ def create_app(settings: Settings | None = None) -> AsgiApp:
 
 class Process(NamedTuple):
     """What a process of the server shares with the others: counters, the table in which it tells of itself in its row,
-    and the word to stop.
+    and the word to stop; and how its event loop takes turns, None for a host's own loop.
     """
 
     counters: Counters
     table: WorkerTable
     row: int
     is_draining: Callable[[], bool]
+    turns: LoopTurns | None = None
 
     @classmethod
     def alone(cls, is_draining: Callable[[], bool] = lambda: False) -> "Process":
@@ -202,7 +204,7 @@ async def _compose_on(
     await feed.catch_up()  # before the first token is looked at
 
     threads = threads_per_worker(settings.workers)
-    hashing = hash_scheduler(settings, counters)
+    hashing = hash_scheduler(settings, counters, process.turns)
     signatures = WorkPool(threads, _EXPECTED_SIGNATURE_S, _WAITING_SIGNATURES, name="sign")
     dependencies.open_sources(signatures)
     issuer = Issuer(ring.active, settings.issuer_url, settings.tokens, secrets.token_bytes)

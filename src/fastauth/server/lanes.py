@@ -6,6 +6,7 @@ priority than all the rest.
 """
 
 import asyncio
+import contextlib
 import math
 import time
 from collections.abc import Awaitable, Callable
@@ -23,6 +24,7 @@ from fastauth.endpoints.login_queue import SHARES, LoginQueue
 from fastauth.jose.wrapping import MasterKey
 from fastauth.server.counters import HASH, Counters
 from fastauth.server.limiting import Limiting
+from fastauth.server.loop_turns import LoopTurns
 from fastauth.server.settings import Settings
 
 _EXPECTED_RENEWAL_S: Final = 0.002
@@ -145,7 +147,7 @@ def _hash_bounds(settings: Settings) -> HashBounds:
     return HashBounds.of_machine(memory_mib, PROFILES[settings.passwords.profile].memory_kib)
 
 
-def hash_scheduler(settings: Settings, counters: Counters) -> HashScheduler:
+def hash_scheduler(settings: Settings, counters: Counters, turns: LoopTurns | None) -> HashScheduler:
     """The hash threads of this worker: its part of the cores, and as much again for what other workers leave."""
     lanes, profile = settings.lanes, PROFILES[settings.passwords.profile]
     bounds = _hash_bounds(settings)
@@ -158,6 +160,7 @@ def hash_scheduler(settings: Settings, counters: Counters) -> HashScheduler:
         expected_s=hash_time_s(profile),
         deadline_s=lanes.login_deadline_s,
         nice=lanes.hash_nice,
+        beside_long=contextlib.nullcontext if turns is None else turns.interrupting,
         count=counters.of_hashes(),
         count_time=counters.of_time(HASH),
     )

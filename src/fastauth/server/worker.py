@@ -1,7 +1,6 @@
 """A worker process from the inside: the application, tied to the life of its parent."""
 
 import asyncio
-import contextlib
 import faulthandler
 import gc
 import os
@@ -12,6 +11,7 @@ from fastauth.server.app import Process, compose
 from fastauth.server.asgi import AsgiApp
 from fastauth.server.counters import Counters, counters_path
 from fastauth.server.instance import DrainFlag, drain_path
+from fastauth.server.loop_turns import LoopTurns
 from fastauth.server.settings import Settings
 from fastauth.server.telemetry import get_log
 from fastauth.server.workers import WorkerTable, workers_path
@@ -38,27 +38,16 @@ def build_worker_app(settings: Settings, parent: int, row: int) -> AsgiApp:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         loop.call_later(_ORPHAN_CHECK_S, _end_if_orphaned, loop, parent)
         loop.call_later(_STARVATION_CHECK_S, _end_if_starved, loop, 0)
-        if settings.lanes.loop_policy == "batch":
-            wait_for_turns()
+        turns = LoopTurns() if settings.lanes.loop_policy == "batch" else None
         counters = Counters(counters_path(settings.data_path))
         table = WorkerTable(workers_path(settings.data_path), settings.workers)
-        service = await compose(settings, Process(counters, table, row, DrainFlag(drain_path(settings)).is_set))
+        is_draining = DrainFlag(drain_path(settings)).is_set
+        service = await compose(settings, Process(counters, table, row, is_draining, turns))
         gc.freeze()  # what lives as long as the process is never looked through again
         _let_signals_through(loop, _TURNS_OF_A_START)
         return service
 
     return AsgiApp(start, settings.lanes.handler_timeout_s)
-
-
-def wait_for_turns() -> None:
-    """This thread, and those it starts from now on, interrupt nobody when they are woken (SCHED_BATCH, sched(7)).
-
-    Where a core is shared, an event loop that runs at once takes the core from the thread that has handed it the first
-    of several requests, and each of them costs a change of threads: ``docs/decisions/0024-request-path.md``.
-    """
-    with contextlib.suppress(OSError):  # a sandbox that does not let us, or a C library that cannot (musl)
-        if os.sched_getscheduler(0) == os.SCHED_OTHER:  # any other policy is what the operator wants
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _let_signals_through(loop: asyncio.AbstractEventLoop, turns: int) -> None:
