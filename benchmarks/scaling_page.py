@@ -172,8 +172,9 @@ def verdict(record: Mapping[str, Any]) -> str:
     good = len(apart) - len(beyond)
     text = (
         "Where a lane bears its load, what it serves is what came, which is no feat; of the others, and of the time "
-        f"that a login takes where nobody is sent away, there are {len(apart)} figures. {good} of them "
-        f"are within {TARGET:.0%}"
+        f"that a login takes where nobody is sent away, there are {len(apart)} figures (its time where somebody is "
+        f"sent away, and times of short requests, are not to be read from the simulation). {good} of them are within "
+        f"{TARGET:.0%}"
     )
     return f"{text}; not within: {', '.join(beyond)}." if beyond else f"{text}."
 

@@ -134,9 +134,22 @@ def targets_table(record: dict[str, Any]) -> str:
         differ += abs(second / first - 1) > _SAME
     head = f"| work, one core | target | measured (middle half of the rounds) | met | second run |\n|{' --- |' * 5}\n"
     told = f"In {differ} of these {len(lines)} rows the second run differs from the first by more than {_SAME:.0%}."
+    told += f" {_spread(record['rounds'])}"
     if idle := record["figures"].get("idle part of the core"):
         told += f" With nobody asking, all these servers together take {idle:.1%} of the core."
     return head + "\n".join(lines) + f"\n\n{told}"
+
+
+def _spread(rounds: Mapping[str, Sequence[float]]) -> str:
+    """How far the rounds of one row lie apart."""
+    whole = len(rounds["hello"])
+    factors = {row: max(values) / min(values) for row, values in rounds.items() if len(values) == whole}
+    furthest = max(factors, key=lambda row: factors[row])
+    return (
+        f"Within the run, a row's fastest round is {statistics.median(factors.values()):.1f} times its slowest (the "
+        f"median of the rows; go hello {factors.get('go hello', float('nan')):.1f}, verify RS256 "
+        f"{factors['verify RS256']:.1f}, at most {factors[furthest]:.1f}: {furthest})."
+    )
 
 
 def _middle_half(rounds: Sequence[float]) -> str:

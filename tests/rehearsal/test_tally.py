@@ -51,6 +51,15 @@ def test_requests_count_in_the_second_in_which_they_were_due() -> None:
     assert tally.taken().seconds == {}
 
 
+def test_a_lost_connection_has_no_time_and_a_client_that_left_has_the_time_until_then() -> None:
+    tally = Tally({})
+    ended(tally, 0.1, 0.0005, 0)  # refused at once: no answer was ever that fast
+    lost = tally.taken().seconds[0]
+    assert (lost.offered, lost.statuses, lost.times.quantile_ms(0.5), lost.times.most_ms) == (1, {0: 1}, None, None)
+    ended(tally, 0.2, 3.0, -1)
+    assert tally.taken().seconds[0].times.quantile_ms(0.5) == pytest.approx(3_000, rel=0.03)
+
+
 def test_an_answer_that_is_no_2xx_is_explained() -> None:
     tally = Tally({"More is waiting.": "overloaded"})
     for status, head, body in (

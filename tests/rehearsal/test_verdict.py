@@ -2,7 +2,7 @@
 
 from fastauth.rehearsal.report import GeneratorReport
 from fastauth.rehearsal.verdict import judge
-from fastauth.rehearsal.watch import Event
+from fastauth.rehearsal.watch import GONE, Event
 from tests.cases import each
 from tests.rehearsal.reports import ceiling, lane, report, row
 
@@ -45,6 +45,16 @@ def test_a_dependency_that_went_before_is_named() -> None:
     assert judge(report(lane("refresh", UNAVAILABLE), events=events), None).what == "dependency postgresql"
     assert judge(report(lane("refresh", UNAVAILABLE)), None).what == "refresh unavailable"
     assert judge(report(lane("login", OVERLOADED), events=events), None).what == "login overloaded"
+
+
+def test_a_server_that_is_gone_has_reported_nothing() -> None:
+    events = [Event(1.2, GONE, is_trouble=True)]
+    lost = [row(0), row(1, 0, codes={"lost": 10}, statuses={0: 10})]
+    verdict = judge(report(lane("login", lost), events=events), None)
+    assert verdict.what == "server gone"
+    assert "reported" not in verdict.sentence
+    assert "did it end" in verdict.advice
+    assert judge(report(lane("login", OVERLOADED), events=events), {"login": 15}).what == "login overloaded"
 
 
 def test_a_generator_that_was_late_is_blamed_unless_the_server_refused() -> None:

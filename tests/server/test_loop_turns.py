@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fastauth.server import loop_turns
 from fastauth.server.loop_turns import LoopTurns
 from tests.cases import each
 
@@ -96,6 +97,36 @@ def test_granians_threads_take_turns_with_the_loop_and_no_others_do() -> None:
                 thread.join()
         with turns.interrupting():  # also when one of them has ended
             assert policy() == os.SCHED_OTHER
+
+    in_a_thread(work)
+
+
+def test_threads_that_come_and_go_and_a_missing_proc_fail_nobody(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def work() -> None:
+        turns, has_ended = LoopTurns(), threading.Event()
+
+        def come_and_go() -> None:
+            while not has_ended.is_set():
+                in_a_thread(lambda: None)
+
+        busy = threading.Thread(target=come_and_go)
+        busy.start()
+        try:
+            for _ in range(300):
+                monkeypatch.setattr(turns, "_looks_at_s", 0.0)
+                with turns.interrupting():
+                    assert policy() == os.SCHED_OTHER
+                assert policy() == os.SCHED_BATCH
+        finally:
+            has_ended.set()
+            busy.join()
+        monkeypatch.setattr(loop_turns, "_TASKS", tmp_path / "missing")
+        monkeypatch.setattr(turns, "_looks_at_s", 0.0)
+        with turns.interrupting():
+            assert policy() == os.SCHED_OTHER
+        assert policy() == os.SCHED_BATCH
 
     in_a_thread(work)
 

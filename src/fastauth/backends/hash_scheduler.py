@@ -83,7 +83,7 @@ class HashScheduler(JobThreads[HashJob]):
         self._usual_pace = Pace(expected_s / threads, _USUAL_S, _USUAL_S * threads / expected_s)
         self._deadline_s = deadline_s
         self._nice = nice
-        self._beside_long = beside_long
+        self._beside_long = beside_long if expected_s >= _LONG_S else contextlib.nullcontext
         self._count = count
         self._count_time = count_time
         self._waiting = FairQueue[HashJob](shares)
@@ -209,7 +209,7 @@ class HashScheduler(JobThreads[HashJob]):
         if self._is_wanted(job) and self._permits.take(job.memory_kib, lambda: self._is_wanted(job)):
             try:
                 job.has_run = True
-                with self._beside_long() if self.each_thread_s >= _LONG_S else contextlib.nullcontext():
+                with self._beside_long():
                     super()._do(job)
             finally:
                 self._permits.give_back(job.memory_kib)

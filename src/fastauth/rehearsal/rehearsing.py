@@ -7,6 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from fastauth.rehearsal.asking import Metrics, preflight
 from fastauth.rehearsal.ceilings import LONGEST_REST_S, Ceilings
 from fastauth.rehearsal.conductor import Conductor, shares
@@ -178,6 +180,11 @@ def _generator_report(generators: int, measured: Measured) -> GeneratorReport:
 
 def _lane_report(lane: Lane, planned: float, ran_s: float, course: Course, ceiling: Ceiling | None) -> LaneReport:
     total = course.total
+    good_per_s = round(total.good / ran_s, 2)
+    if (
+        ceiling is not None and ceiling.cause is None
+    ):  # nothing ended the search but time: the plan may have gone higher
+        ceiling = msgspec.structs.replace(ceiling, per_s=max(ceiling.per_s, good_per_s))
     share = round(planned / ceiling.per_s, 4) if ceiling is not None and ceiling.per_s else None
     return LaneReport(
         lane=lane,
@@ -185,7 +192,7 @@ def _lane_report(lane: Lane, planned: float, ran_s: float, course: Course, ceili
         offered=total.offered,
         offered_per_s=round(total.offered / ran_s, 2),
         good=total.good,
-        good_per_s=round(total.good / ran_s, 2),
+        good_per_s=good_per_s,
         p50_ms=total.times.quantile_ms(0.5),
         p99_ms=total.times.quantile_ms(0.99),
         max_ms=total.times.most_ms,

@@ -44,7 +44,7 @@ def rate_text(per_s: float) -> str:
 
 
 class LaneReport(msgspec.Struct):
-    """A lane during the plan; times in milliseconds, of all requests, who left counted until then.
+    """A lane during the plan; times in milliseconds, of all answers, and of who left until then.
 
     ``statuses`` has 0 for no answer and -1 for a client that left; ``codes`` says why an answer was no 2xx. ``share``
     is the planned rate as a part of the ceiling.

@@ -100,7 +100,8 @@ class Tally:
         self._last = int(flight.due_s)
         second = self._second(self._last)
         second.statuses[status] = second.statuses.get(status, 0) + 1
-        second.times.add(flight.took_s)
+        if status:  # a connection that was refused or lost has taken no time that says anything
+            second.times.add(flight.took_s)
         if 200 <= status < 300:
             second.good += 1
             self._second(int(flight.due_s + flight.took_s)).done += 1

@@ -5,6 +5,7 @@ from typing import Final
 from fastauth.rehearsal.course import Row
 from fastauth.rehearsal.plan import Lane
 from fastauth.rehearsal.report import MET_SHARE, Ceiling, LaneReport, Report, Verdict, rate_text
+from fastauth.rehearsal.watch import GONE
 
 _LIMITS: Final[dict[Lane, tuple[str, ...]]] = {
     "login": ("login_per_ip", "login_global", "login_per_user"),
@@ -79,6 +80,14 @@ def _of_trouble(
 ) -> Verdict:
     name = lane.lane
     dependency = next((event.what for event in report.events if event.is_trouble and event.at_s <= at_s + 2), None)
+    if cause in ("lost", "left") and dependency == GONE:
+        return Verdict(
+            "server gone",
+            name,
+            f"the server stopped answering, /readyz too, and {name} {_SAID[cause]}",
+            "see its log: did it end, or was it ended? (docs/operating.md, Events in the log)",
+            at_s,
+        )
     if cause in ("unavailable", "timeout", "lost", "left") and dependency is not None:
         return Verdict(
             f"dependency {dependency}",
@@ -171,7 +180,7 @@ def _of_ceilings(report: Report) -> Verdict:
             "nothing",
             first.lane,
             f"nothing broke; {first.lane} is nearest to what was tried, and went on at {ceiling.per_s:,.0f}/s",
-            "rehearse at higher rates to find the ceiling"
+            "rehearse at higher rates, or with a longer --ceiling-for, to find the ceiling"
             + (", from more cores: the generator could offer no more" if ceiling.is_generator else ""),
         )
     return Verdict(

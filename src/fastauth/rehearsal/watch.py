@@ -10,6 +10,7 @@ import msgspec
 from fastauth.rehearsal.asking import Connection, Metrics, health, metrics
 from fastauth.rehearsal.target import Target
 
+GONE: Final = "/readyz does not answer"
 _EVERY_S: Final = 1.0
 _MOST_EVENTS: Final = 200
 
@@ -53,7 +54,7 @@ class Watch:
                     shows_metrics = seen is not None
                     troubles |= frozenset() if seen is None else seen.open_breakers
             except (OSError, http.client.HTTPException):
-                troubles = frozenset({"/readyz does not answer"})
+                troubles = frozenset({GONE})
             self._compare(troubles)
         connection.close()
 
