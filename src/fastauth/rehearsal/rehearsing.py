@@ -181,9 +181,7 @@ def _generator_report(generators: int, measured: Measured) -> GeneratorReport:
 def _lane_report(lane: Lane, planned: float, ran_s: float, course: Course, ceiling: Ceiling | None) -> LaneReport:
     total = course.total
     good_per_s = round(total.good / ran_s, 2)
-    if (
-        ceiling is not None and ceiling.cause is None
-    ):  # nothing ended the search but time: the plan may have gone higher
+    if ceiling is not None and ceiling.cause is None:  # only time ended the search: the plan may have gone higher
         ceiling = msgspec.structs.replace(ceiling, per_s=max(ceiling.per_s, good_per_s))
     share = round(planned / ceiling.per_s, 4) if ceiling is not None and ceiling.per_s else None
     return LaneReport(
