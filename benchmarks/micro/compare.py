@@ -1,9 +1,9 @@
-"""``make bench``: run the micro benchmarks, print the ratios, and fail when one fell by more than 15 % twice.
+"""``make bench``: run the micro benchmarks, print the ratios, and fail when one fell by more than 15 % and stays there.
 
 Microseconds of a shared machine mean nothing the next day; each row is a ratio to something else measured in the same
 run. What is compared with the committed record are the ratios to raw ``cryptography`` and to the twin; those to other
-libraries are shown, and theirs to lose. A row that fell is measured once more before that counts: a neighbour who was
-busy in one half of a ratio makes one fall, too.
+libraries are shown, and theirs to lose. A row that fell is measured again before that counts: a neighbour who was busy
+in one half of a ratio makes one fall, too.
 """
 
 import json
@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from benchmarks.load.render import render_if_possible
 from benchmarks.machine import RESULTS, ROOT, describe
@@ -20,6 +20,7 @@ from benchmarks.micro.tokens import ALGORITHMS
 
 RECORD = Path(__file__).parent / "record.json"
 TOLERANCE = 0.15
+MOST_TRIES: Final = 4
 
 
 class Row(NamedTuple):
@@ -178,37 +179,37 @@ def fallen_rows(times: Mapping[str, float], recorded: Mapping[str, float]) -> li
     ]
 
 
-def fallen_twice(
+def still_fallen(
     times: dict[str, float], recorded: Mapping[str, float], again: Callable[[Iterable[str]], Measured] = measure
 ) -> list[Row]:
-    """The rows that fell and, measured once more, fell again; their newer times replace those in ``times``.
+    """The rows that fell, and still do when they have been measured again up to ``MOST_TRIES`` times; of each test the
+    fastest time counts, and is put into ``times``: a machine that others share has slow minutes, and a code that became
+    slower is slow in all of them.
 
     In: ``again`` measures the tests that it is given.
     """
-    first = fallen_rows(times, recorded)
-    if not first:
-        return []
-    print("\nmeasured once more, because they fell: " + "; ".join(row.name for row in first), flush=True)
-    newer = again(name for row in first for name in (row.ours, row.other))[0]
-    twice = [row for row in fallen_rows(newer, recorded) if row in first]
-    for row in first:
-        for name in (row.ours, row.other):
-            times[name] = newer[name]
-    return twice
+    fallen = fallen_rows(times, recorded)
+    for _ in range(MOST_TRIES):
+        if not fallen:
+            break
+        print("\nmeasured again, because they fell: " + "; ".join(row.name for row in fallen), flush=True)
+        names = [name for row in fallen for name in (row.ours, row.other)]
+        newer = again(names)[0]
+        times.update({name: min(times[name], newer[name]) for name in names})
+        fallen = [row for row in fallen_rows(times, recorded) if row in fallen]
+    return fallen
 
 
 def main() -> int:
     """Out: the exit code. ``--record`` replaces the committed record."""
     times, extra = measure()
     recorded = json.loads(RECORD.read_text())["ratios"] if RECORD.exists() else {}
-    fallen = {row.name for row in fallen_twice(times, recorded)}
+    fallen = {row.name for row in still_fallen(times, recorded)}
     told = figures(times, extra)
     ratios = {row.name: round(times[row.other] / times[row.ours], 3) for row in ROWS}
     print(f"\n{'ratio':<48}{'now':>9}{'record':>9}{'target':>9}")
     for row in ROWS:
-        remark = (
-            "   FELL TWICE" if row.name in fallen else "   below target" if ratios[row.name] < (row.target or 0) else ""
-        )
+        remark = "   FELL" if row.name in fallen else "   below target" if ratios[row.name] < (row.target or 0) else ""
         print(f"{row.name:<48}{ratios[row.name]:>9}{recorded.get(row.name, '-'):>9}{row.target or '-':>9}{remark}")
     print()
     for figure in told:
