@@ -21,6 +21,7 @@ from benchmarks.micro.tokens import ALGORITHMS
 RECORD = Path(__file__).parent / "record.json"
 TOLERANCE = 0.15
 MOST_TRIES: Final = 4
+RECORDED_TRIES: Final = 3  # of which the fastest is the record
 
 
 class Row(NamedTuple):
@@ -203,7 +204,11 @@ def still_fallen(
 def main() -> int:
     """Out: the exit code. ``--record`` replaces the committed record."""
     times, extra = measure()
-    recorded = json.loads(RECORD.read_text())["ratios"] if RECORD.exists() else {}
+    is_record = "--record" in sys.argv
+    if is_record:
+        for _ in range(RECORDED_TRIES - 1):
+            times = {name: min(us, times[name]) for name, us in measure()[0].items()}
+    recorded = json.loads(RECORD.read_text())["ratios"] if RECORD.exists() and not is_record else {}
     fallen = {row.name for row in still_fallen(times, recorded)}
     told = figures(times, extra)
     ratios = {row.name: round(times[row.other] / times[row.ours], 3) for row in ROWS}
@@ -224,7 +229,7 @@ def main() -> int:
         "microseconds": {name: round(us, 3) for name, us in times.items()},
     }
     (RESULTS / f"{document['date'][:10]}-micro.json").write_text(json.dumps(document, indent=2) + "\n")
-    if "--record" in sys.argv:
+    if is_record:
         RECORD.write_text(json.dumps(document, indent=2) + "\n")
         render_if_possible()
         return 0
