@@ -110,7 +110,8 @@ def test_ceilings_are_told_beside_the_plan(server: RunningServer, tmp_path: Path
     (lane,) = json.loads(machine.read_text())["lanes"]
     steps = lane["ceiling"]["steps"]
     assert [step["offered_per_s"] for step in steps[:2]] == [50.0, 80.0]
-    assert lane["ceiling"]["per_s"] == max(step["good_per_s"] for step in steps)
+    planned_is_met = 200.0  # beyond the steps that fit into 3 s, and the server kept it up
+    assert max(step["good_per_s"] for step in steps) < lane["ceiling"]["per_s"] == pytest.approx(planned_is_met, rel=0.05)
     assert lane["share"] == pytest.approx(200 / lane["ceiling"]["per_s"], rel=0.01)
     assert "of ceiling" in outcome.stdout
 
@@ -312,7 +313,7 @@ def test_a_server_that_dies_under_way_is_told(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 1, out.read_text()
     report = json.loads(machine.read_text())
-    assert report["verdict"]["what"] == "dependency /readyz does not answer", report["verdict"]
+    assert report["verdict"]["what"] == "server gone", report["verdict"]
     assert any(event["what"] == "/readyz does not answer" for event in report["events"])
     assert report["lanes"][1]["codes"]["lost"] > 50
 
