@@ -185,7 +185,7 @@ def test_two_hundred_logins_that_hang_leave_local_logins_their_rate(
     house: House, record_property: Callable[[str, object], None]
 ) -> None:
     assert house.login("http") == 200
-    rounds, ratios = (5 if FULL else 1), []
+    rounds, ratios = (5 if FULL else 3), []  # the middle one counts: a second of a machine that others share
     before = house.held()
     for _ in range(rounds):
         with Others(house.server) as others:

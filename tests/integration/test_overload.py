@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fastauth.backends.hash_permits import HashBounds, HashPermits
-from fastauth.backends.passwords import PROFILES, hash_password
+from fastauth.backends.passwords import PROFILES, check_password, hash_password
 from fastauth.rehearsal.arrivals import steady
 from fastauth.rehearsal.clients import FixedRequests, Logins, RefreshChains, TicketLogins
 from fastauth.rehearsal.open_loop import Stream, drive
@@ -48,6 +48,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def hash_s() -> float:
+    """What a check of a password takes here: what a storm is depends on the machine."""
+    real, times = hash_password("pw", PROFILES["owasp"]), []
+    for _ in range(5):
+        began = time.perf_counter()
+        check_password("pw", real)
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
 def counted(server: RunningServer, metric: str) -> dict[str, int]:
     """One family of counters, by its labels."""
     text = server.request("GET", "/metrics").body.decode()
@@ -64,10 +75,13 @@ def driven(server: RunningServer, *streams: Stream) -> Result:
 
 
 # First, while nobody else has been sent away and is waited for.
-def test_of_those_who_wait_whoever_came_first_is_served_first_ticket_holders_too(server: RunningServer) -> None:
-    result = driven(
-        server, Stream("login", TicketLogins(OTHERS), steady(1, 150), 1, most_connections=600, patience_s=20)
-    )["login"]
+def test_of_those_who_wait_whoever_came_first_is_served_first_ticket_holders_too(
+    server: RunningServer, hash_s: float
+) -> None:
+    arrivals = steady(1, min(len(OTHERS), 4 * len(os.sched_getaffinity(0)) / hash_s))
+    result = driven(server, Stream("login", TicketLogins(OTHERS), arrivals, 1, most_connections=600, patience_s=20))[
+        "login"
+    ]
     assert set(result.by_client().counts()) == {200}  # everybody gets in, in the end
     assert max(result.attempt) > 0  # not all of them at once
     order = served_order(result)
@@ -111,17 +125,18 @@ def test_in_a_storm_of_logins_everything_else_is_answered_as_before(server: Runn
     assert result["login"].counts()[503] > 100
 
 
-def test_nobody_is_hashed_who_has_left_before(server: RunningServer) -> None:
+def test_nobody_is_hashed_who_has_left_before(server: RunningServer, hash_s: float) -> None:
     before = hash_jobs(server)
-    burst = steady(0.1, 1_000)
-    result = driven(server, Stream("login", Logins(USERS), burst, patience_s=0.1, connections=100))
+    burst_s, patience_s = 0.1, min(0.1, 3 * hash_s)
+    burst = steady(burst_s, 1_000)
+    result = driven(server, Stream("login", Logins(USERS), burst, patience_s=patience_s, connections=100))
     left = result["login"].counts()[-1]
     assert left > 3
     after = {outcome: count - before[outcome] for outcome, count in hash_jobs(server).items()}
-    answered = result["login"].counts().get(200, 0)
     assert after["left"] > 0
-    # Beyond those who were answered: whoever left at the very end of the hash, or before the answer was on its way.
-    assert after["hashed"] + after["hashed_for_nobody"] - answered <= 8
+    # While anybody is there the threads are busy, and when the last one leaves, each of them is with one hash.
+    threads = len(os.sched_getaffinity(0))
+    assert after["hashed"] + after["hashed_for_nobody"] <= threads * ((burst_s + patience_s) / hash_s + 1)
 
 
 def test_workers_share_the_permits_of_one_machine(tmp_path: Path) -> None:

@@ -111,7 +111,9 @@ def test_ceilings_are_told_beside_the_plan(server: RunningServer, tmp_path: Path
     steps = lane["ceiling"]["steps"]
     assert [step["offered_per_s"] for step in steps[:2]] == [50.0, 80.0]
     planned_is_met = 200.0  # beyond the steps that fit into 3 s, and the server kept it up
-    assert max(step["good_per_s"] for step in steps) < lane["ceiling"]["per_s"] == pytest.approx(planned_is_met, rel=0.05)
+    assert (
+        max(step["good_per_s"] for step in steps) < lane["ceiling"]["per_s"] == pytest.approx(planned_is_met, rel=0.05)
+    )
     assert lane["share"] == pytest.approx(200 / lane["ceiling"]["per_s"], rel=0.01)
     assert "of ceiling" in outcome.stdout
 
