@@ -1,7 +1,7 @@
 """Request bodies: JSON and forms, read strictly and within bounds."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -76,27 +76,37 @@ async def read_form(request: Request) -> dict[str, str]:
 
 def parse_form(body: bytes) -> dict[str, str]:
     """As ``read_form``, of the bytes alone."""
-    pairs = body.split(b"&", MAX_FIELDS)
-    if len(pairs) > MAX_FIELDS:
+    if body.count(b"&") >= MAX_FIELDS:
         raise InvalidRequest("the form has too many fields")
     fields: dict[str, str] = {}
-    for pair in pairs:
-        name, _, value = pair.partition(b"=")
-        if not pair:
-            continue
-        key = form_text(name)
-        if key in fields:
+    for name, _, value in _pairs(body):
+        if name in fields:
             raise InvalidRequest("a parameter stands twice")
-        fields[key] = form_text(value)
+        fields[name] = value
     return fields if all(fields.values()) else {name: value for name, value in fields.items() if value}
+
+
+def _pairs(body: bytes) -> Iterable[tuple[str, object, str]]:
+    if not _is_encoded(body):
+        return [pair.partition("=") for pair in _utf8(body).split("&") if pair]
+    pairs = [pair.partition(b"=") for pair in body.split(b"&") if pair]
+    return [(form_text(name), sign, form_text(value)) for name, sign, value in pairs]
 
 
 def form_text(data: bytes) -> str:
     """One name or value of a form. Raises InvalidRequest."""
-    if b"%" in data or b"+" in data:
+    if _is_encoded(data):
         if _BROKEN_PERCENT.search(data):
             raise InvalidRequest("a percent sign is not followed by two hexadecimal digits")
         data = unquote_to_bytes(data.replace(b"+", b" "))
+    return _utf8(data)
+
+
+def _is_encoded(data: bytes) -> bool:
+    return b"%" in data or b"+" in data
+
+
+def _utf8(data: bytes) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError:

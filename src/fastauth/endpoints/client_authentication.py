@@ -1,6 +1,5 @@
 """Who is the client? RFC 6749 section 2.3: ``client_secret_basic``, ``client_secret_post``, or the public client."""
 
-import base64
 import binascii
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
@@ -35,35 +34,10 @@ class ClientAuthentication:
 
         Raises InvalidClient, whatever the reason, and InvalidRequest for credentials in two places.
         """
-        authorization = request.headers.get(b"authorization")
-        if authorization is not None:
-            return await self._by_header(request, authorization, fields)
-        client_id, secret = fields.get("client_id"), fields.get("client_secret")
-        if secret is None:
-            if client_id not in (None, BUILT_IN_CLIENT) or "client_assertion" in fields:
-                raise InvalidClient
+        presented = _presented(request, fields)
+        if presented is None:
             return None
-        if client_id is None:
-            raise InvalidRequest("client_secret needs client_id")
-        return await self._by_secret(request, client_id, secret)
-
-    async def require(self, request: Request, fields: Mapping[str, str]) -> Client:
-        """As ``authenticate``, but the public client is refused too."""
-        client = await self.authenticate(request, fields)
-        if client is None:
-            raise InvalidClient
-        return client
-
-    async def _by_header(self, request: Request, authorization: bytes, fields: Mapping[str, str]) -> Client:
-        scheme, _, credentials = authorization.partition(b" ")
-        if scheme.lower() != b"basic":
-            raise InvalidClient
-        client_id, secret = _decoded(credentials.strip())
-        if "client_secret" in fields or fields.get("client_id", client_id) != client_id:
-            raise InvalidRequest("the client authenticates twice: in the header and in the body")
-        return await self._by_secret(request, client_id, secret)
-
-    async def _by_secret(self, request: Request, client_id: str, secret: str) -> Client:
+        client_id, secret = presented
         client = await self._clients.find(client_id)
         is_right = self._secrets.is_right(client, client_id, secret, int(self._clock()))
         if client is None or not is_right or client.disabled:
@@ -75,10 +49,35 @@ class ClientAuthentication:
         return client
 
 
+def _presented(request: Request, fields: Mapping[str, str]) -> tuple[str, str] | None:
+    """Client id and secret, None for the public client. Raises as ``authenticate``."""
+    authorization = request.headers.get(b"authorization")
+    if authorization is not None:
+        return _of_header(authorization, fields)
+    client_id, secret = fields.get("client_id"), fields.get("client_secret")
+    if secret is None:
+        if client_id not in (None, BUILT_IN_CLIENT) or "client_assertion" in fields:
+            raise InvalidClient
+        return None
+    if client_id is None:
+        raise InvalidRequest("client_secret needs client_id")
+    return client_id, secret
+
+
+def _of_header(authorization: bytes, fields: Mapping[str, str]) -> tuple[str, str]:
+    scheme, _, credentials = authorization.partition(b" ")
+    if scheme.lower() != b"basic":
+        raise InvalidClient
+    client_id, secret = _decoded(credentials.strip())
+    if "client_secret" in fields or fields.get("client_id", client_id) != client_id:
+        raise InvalidRequest("the client authenticates twice: in the header and in the body")
+    return client_id, secret
+
+
 def _decoded(credentials: bytes) -> tuple[str, str]:
     """Client id and secret of a Basic header, each form-encoded (RFC 6749 section 2.3.1)."""
     try:
-        client_id, colon, secret = base64.b64decode(credentials, validate=True).partition(b":")
+        client_id, colon, secret = binascii.a2b_base64(credentials, strict_mode=True).partition(b":")
         if colon:
             return form_text(client_id), form_text(secret)
     except (binascii.Error, InvalidRequest):

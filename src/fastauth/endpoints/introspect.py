@@ -6,6 +6,7 @@ from typing import Final, Protocol
 import msgspec
 
 from fastauth.domain.clients import Client
+from fastauth.domain.errors import InvalidClient
 from fastauth.domain.ports import SessionStore
 from fastauth.domain.refresh_tokens import RefreshToken
 from fastauth.domain.users import User
@@ -99,7 +100,9 @@ class IntrospectEndpoint:
     async def __call__(self, request: Request) -> Response:
         """Raises InvalidClient, InvalidRequest, and Unavailable for a refresh token while the database is down."""
         fields = await read_form(request)
-        client = await self._clients.require(request, fields)
+        client = await self._clients.authenticate(request, fields)
+        if client is None:
+            raise InvalidClient
         token = fields.get("token")
         if token is None:
             raise InvalidRequest("token is missing")

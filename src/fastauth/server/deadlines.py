@@ -27,9 +27,9 @@ class Deadlines:
 
     def begin(self) -> asyncio.Task[Any]:
         """From now on; out: the current task, for ``was_missed`` and ``end``. It is in no other of these."""
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - whoever awaits is one
         loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
+        assert task is not None  # noqa: S101 - whoever awaits is one
         self._due[task] = loop.time() + self._timeout_s
         if self._timer is None or self._loop is not loop:
             if self._loop is not loop:  # a host may begin anew on another loop: the tasks of the old one are gone
