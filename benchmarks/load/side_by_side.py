@@ -1,8 +1,9 @@
 """Part of ``make bench-load``: every journey on one core, beside what a user would pick instead, in one run.
 
 All servers run at once on one core, and one of them at a time is asked, for a second, by a generator on another core. A
-round asks for every row, and those that are divided by one another follow one another, because a machine that others
-share is now fast and now slow; every other round goes the other way. Then all of it again, with servers started anew.
+round asks for every row that a target is about, every third one for the others too. Those that are divided by one
+another follow one another, because a machine that others share is now fast and now slow; every other round goes the
+other way. Then all of it again, with servers started anew.
 Writes a dated JSON record to ``benchmarks/results`` and renders ``benchmarks/README.md``.
 """
 
@@ -35,7 +36,7 @@ from benchmarks.load.servers import (
     rss_anon_mib,
     start_to_ready_s,
 )
-from benchmarks.load.targets import figures_of, targets_table
+from benchmarks.load.targets import figures_of, rows_of_targets, targets_table
 from benchmarks.machine import describe
 from fastauth.jose.algorithms import Algorithm
 from tests.integration.running import CHEAP
@@ -44,7 +45,8 @@ from tests.redis_servers import running_redis
 
 ALGORITHMS: Final[tuple[Algorithm, ...]] = ("RS256", "ES256", "Ed25519")
 STARTS: Final = 5
-ROUNDS: Final = 9
+ROUNDS: Final = 25
+OTHERS_EVERY: Final = 3  # rounds: rows that no target is about, which nothing is divided by
 IDLE_S: Final = 10.0
 WARM_UP_S: Final = 10.0  # of what compiles as it runs: after four seconds node is at half its speed
 
@@ -227,11 +229,12 @@ def measure(rounds: int, seconds: float) -> dict[str, Any]:
         with Field(Path(folder)) as field:
             once["worker MiB"] = [rss_anon_mib(field.owasp.server)]
             once["idle part of the core"] = [busy_part(SERVER_CORE, IDLE_S)]
-            rows = field.rows()
+            rows, compared = field.rows(), rows_of_targets()
             for row in rows:  # nobody's first seconds count: what compiles as it runs, or opens its connections
                 field.measures[row](WARM_UP_S if row.startswith("node ") else seconds)
             for number in range(rounds):
-                for row in rows if number % 2 == 0 else rows[::-1]:
+                asked = [row for row in rows if row in compared or number % OTHERS_EVERY == 0]
+                for row in asked if number % 2 == 0 else asked[::-1]:
                     measured.setdefault(row, []).append(float(f"{field.measures[row](seconds):.6g}"))
             once["worker MiB after logins"] = [rss_anon_mib(field.owasp.server)]
         data_dir = field.owasp.installation.data_dir

@@ -91,6 +91,25 @@ OF_FIGURES: Final = (
 )
 
 
+class _Asked(dict[str, float]):
+    """Figures that are all there, of which it keeps which ones were asked for."""
+
+    def __contains__(self, row: object) -> bool:
+        return True
+
+    def __missing__(self, row: str) -> float:
+        self[row] = 1.0
+        return 1.0
+
+
+def rows_of_targets() -> frozenset[str]:
+    """What ``OF_SERVERS`` are about."""
+    asked = _Asked()
+    for target in OF_SERVERS:
+        target.value(asked)
+    return frozenset(asked)
+
+
 def figures_of(run: Mapping[str, Any]) -> dict[str, float]:
     """Each row's median over the rounds."""
     return {row: statistics.median(values) for row, values in run["rounds"].items()}

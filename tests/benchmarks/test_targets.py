@@ -3,7 +3,7 @@
 from typing import Any
 
 from benchmarks.load.side_by_side import ORDER
-from benchmarks.load.targets import OF_SERVERS, by_round, figures_of, targets_table
+from benchmarks.load.targets import OF_SERVERS, by_round, figures_of, rows_of_targets, targets_table
 
 ONCE = {"worker MiB": [50.0], "start to ready s": [0.9, 1.0, 1.1]}
 VERIFY_HELLO = OF_SERVERS[1]
@@ -20,6 +20,12 @@ def test_every_row_of_a_target_is_one_that_is_measured() -> None:
     for target in OF_SERVERS:
         value = target.value(run["figures"])
         assert value == value, target.work  # none is NaN: no row has another name there
+
+
+def test_rows_of_targets_are_all_that_a_target_reads_and_nothing_else() -> None:
+    rows = rows_of_targets()
+    assert {"verify RS256", "go validate", "hash OWASP s", "worker MiB"} <= rows
+    assert rows < {*ORDER, *ONCE}
 
 
 def test_a_ratio_is_taken_within_each_round_and_not_between_medians() -> None:
