@@ -41,7 +41,8 @@ def test_met_is_what_both_runs_say_and_a_second_run_that_differs_is_counted() ->
     assert "1.00 x" in hello
     assert "**1 of 2**" in hello
     assert "0.80 (-20%)" in hello
-    assert f"of these {len(OF_SERVERS)} rows" in table
+    assert f"In 3 of these {len(OF_SERVERS) - 2} ratios" in table
+    assert "in 0 of the 2 figures that are no ratios" in table
     same = targets_table({**first, "again": first})
     assert "In 0 of these" in same
 
