@@ -33,7 +33,7 @@ CONNECTIONS: Final = 8  # of the closed loop
 PATIENCE_S: Final = 3.0
 SETTLING_S: Final = 8.0  # before what is measured: the queue of the beginning is gone by then
 MOST_CONNECTIONS: Final = 6_000
-USERS: Final = 500
+USERS: Final = 4_000  # more than come in any run: whoever shares a name with somebody shares the place in line
 PASSWORD: Final = "pw"
 Segments = list[tuple[float, float, float]]
 
