@@ -1,9 +1,10 @@
 """``make bench``: run the micro benchmarks, print the ratios, and fail when one fell by more than 15 % and stays there.
 
 Microseconds of a shared machine mean nothing the next day; each row is a ratio to something else measured in the same
-run. What is compared with the committed record are the ratios to raw ``cryptography`` and to the twin; those to other
-libraries are shown, and theirs to lose. A row that fell is measured again before that counts: a neighbour who was busy
-in one half of a ratio makes one fall, too.
+run. What is compared with the committed record are the ratios to raw ``cryptography``; those to other libraries are
+shown, and theirs to lose. A kernel of 50 ns beside an interpreter is another ratio on each kind of processor: those to
+the twin fail below their target, and what the kernels themselves cost is counted (``benchmarks.instructions``). A row
+that fell is measured again before that counts: a neighbour who was busy in one half of a ratio makes one fall, too.
 """
 
 import json
@@ -25,17 +26,26 @@ RECORDED_TRIES: Final = 3  # of which the fastest is the record
 
 
 class Row(NamedTuple):
-    """How many times faster ``ours`` is than ``other``; ``target`` is PERFORMANCE's, ``guarded`` fails the run."""
+    """How many times faster ``ours`` is than ``other``; ``target`` is PERFORMANCE's, ``guarded`` fails the run. What is
+    counted by instructions as well has its target to fear here, and not the record.
+    """
 
     name: str
     ours: str
     other: str
     target: float | None = None
     guarded: bool = True
+    is_counted: bool = False
+
+    def least(self, recorded: Mapping[str, float]) -> float:
+        """Below this it has fallen. In: the ratios of the record."""
+        if self.is_counted:
+            return self.target or 0.0
+        return recorded.get(self.name, 0.0) * (1 - TOLERANCE)
 
 
 def _of_the_core(name: str, test: str, target: float | None = None) -> Row:
-    return Row(f"{name}, Cython : twin", f"{test}[cython]", f"{test}[python]", target)
+    return Row(f"{name}, Cython : twin", f"{test}[cython]", f"{test}[python]", target, is_counted=True)
 
 
 def _rows() -> list[Row]:
@@ -51,7 +61,7 @@ def _rows() -> list[Row]:
     table, limits = "test_decision_in_the_shared_table", "test_decision_of_limits_in_memory"
     exact, leased = (f"test_decision_through_redis[{tier}-64]" for tier in ("exact", "leased"))
     rows += [
-        Row("decision in the table : twin", table, "test_decision_in_the_twin", 3),
+        Row("decision in the table : twin", table, "test_decision_in_the_twin", 3, is_counted=True),
         Row("decision in the table : limits, moving window", table, f"{limits}[MovingWindowRateLimiter]", 30, False),
         Row("decision in the table : limits, fixed window", table, f"{limits}[FixedWindowRateLimiter]", None, False),
         Row("decision in the table : throttled-py, GCRA", table, "test_decision_of_throttled_in_memory", None, False),
@@ -170,14 +180,14 @@ def measure(names: Iterable[str] = ()) -> Measured:
 
 
 def fallen_rows(times: Mapping[str, float], recorded: Mapping[str, float]) -> list[Row]:
-    """The guarded rows whose ratio fell by more than the tolerance."""
+    """The guarded rows whose ratio is below the least that is good enough."""
     return [
         row
         for row in ROWS
         if row.guarded
         and row.other in times
         and row.ours in times
-        and round(times[row.other] / times[row.ours], 3) < recorded.get(row.name, 0) * (1 - TOLERANCE)
+        and round(times[row.other] / times[row.ours], 3) < row.least(recorded)
     ]
 
 
