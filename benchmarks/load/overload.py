@@ -33,7 +33,7 @@ CONNECTIONS: Final = 8  # of the closed loop
 PATIENCE_S: Final = 3.0
 SETTLING_S: Final = 8.0  # before what is measured: the queue of the beginning is gone by then
 MOST_CONNECTIONS: Final = 6_000
-USERS: Final = 4_000  # more than come in any run: whoever shares a name with somebody shares the place in line
+USERS: Final = 4_000  # more than come to the line: whoever shares a name with somebody shares the place in it
 PASSWORD: Final = "pw"
 Segments = list[tuple[float, float, float]]
 
@@ -183,6 +183,7 @@ def line(data_dir: Path, users: list[list[str]], ceiling_per_s: float) -> dict[s
     """Three times as many as can be served, for ten seconds, who all come back with their tickets until they are in."""
     with pinned_server(data_dir) as server:
         samples = run(server.port, logins(steady(10, 3 * ceiling_per_s), users, returns=True))["login"]
+        assert len({*samples.client}) <= len(users), "a faster machine needs more users"
         jobs = hash_jobs(server)
     clients = [row for row in samples.by_client().rows() if row.status == 200]
     finished = sorted(clients, key=lambda row: row.due_s + row.took_s)

@@ -98,8 +98,17 @@ def test_nothing_is_measured_again_when_nothing_fell() -> None:
     assert still_fallen({row.ours: 1.0, row.other: 9.0}, {row.name: 10.0}, compare.measure) == []
 
 
-def test_a_kernel_beside_its_twin_fails_below_its_target_and_not_below_the_record() -> None:
-    row = next(row for row in ROWS if row.is_counted and row.target == 3)
-    assert still_fallen({row.ours: 1.0, row.other: 3.1}, {row.name: 12.0}, compare.measure) == []
-    slow = {row.ours: 1.0, row.other: 2.9}
-    assert still_fallen(dict(slow), {row.name: 2.9}, lambda names: (dict(slow), {})) == [row]
+@each(
+    ("target", "ratio", "record", "is_fallen"),
+    [(3, 6.1, 12.0, False), (3, 5.9, 12.0, True), (3, 2.9, 4.0, True), (None, 2.1, 4.0, False), (None, 1.9, 4.0, True)],
+)
+def test_a_kernel_beside_its_twin_fails_below_its_target_or_half_of_the_record(
+    target: float | None, ratio: float, record: float, is_fallen: bool
+) -> None:
+    row = next(row for row in ROWS if row.is_counted and row.target == target)
+    times = {row.ours: 1.0, row.other: ratio}
+
+    def again(names: Iterable[str]) -> Measured:
+        return dict(times), {}
+
+    assert still_fallen(dict(times), {row.name: record}, again) == ([row] if is_fallen else [])

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.integration
 SECONDS = 20 if FULL else 2
 USERS = [[f"user{number}", "pw"] for number in range(400)]
 # Whoever was sent away before would keep the place of that time.
-OTHERS = [[f"other{number}", "pw"] for number in range(400)]
+OTHERS = [[f"other{number}", "pw"] for number in range(1_600)]
 
 
 def filled(data_dir: Path) -> Path:
@@ -59,6 +59,11 @@ def hash_s() -> float:
     return min(times)
 
 
+def a_storm_per_s(hash_s: float) -> float:
+    """Four times what all cores can hash."""
+    return 4 * len(os.sched_getaffinity(0)) / hash_s
+
+
 def counted(server: RunningServer, metric: str) -> dict[str, int]:
     """One family of counters, by its labels."""
     text = server.request("GET", "/metrics").body.decode()
@@ -78,10 +83,9 @@ def driven(server: RunningServer, *streams: Stream) -> Result:
 def test_of_those_who_wait_whoever_came_first_is_served_first_ticket_holders_too(
     server: RunningServer, hash_s: float
 ) -> None:
-    arrivals = steady(1, min(len(OTHERS), 4 * len(os.sched_getaffinity(0)) / hash_s))
-    result = driven(server, Stream("login", TicketLogins(OTHERS), arrivals, 1, most_connections=600, patience_s=20))[
-        "login"
-    ]
+    arrivals = steady(1, min(len(OTHERS), a_storm_per_s(hash_s)))
+    stream = Stream("login", TicketLogins(OTHERS), arrivals, 1, most_connections=len(OTHERS), patience_s=20)
+    result = driven(server, stream)["login"]
     assert set(result.by_client().counts()) == {200}  # everybody gets in, in the end
     assert max(result.attempt) > 0  # not all of them at once
     order = served_order(result)
@@ -106,7 +110,7 @@ def test_ten_times_the_load_leaves_the_logins_that_can_be_served_and_an_honest_a
     assert served_per_second(result) > 0.4 * capacity
 
 
-def test_in_a_storm_of_logins_everything_else_is_answered_as_before(server: RunningServer) -> None:
+def test_in_a_storm_of_logins_everything_else_is_answered_as_before(server: RunningServer, hash_s: float) -> None:
     granted = [server.login("user0", "pw").json for _ in range(20)]
     client = [
         Stream("verify", FixedRequests([verify_bytes(granted[0]["token"])]), steady(SECONDS, 200)),
@@ -117,7 +121,7 @@ def test_in_a_storm_of_logins_everything_else_is_answered_as_before(server: Runn
         ),
         Stream("refresh", RefreshChains([one["refresh_token"] for one in granted]), steady(SECONDS, 15)),
     ]
-    storm = Stream("login", Logins(USERS), steady(SECONDS, 400), most_connections=400)
+    storm = Stream("login", Logins(USERS), steady(SECONDS, max(400, a_storm_per_s(hash_s))), most_connections=400)
     result = driven(server, storm, *client)
     for name in ("verify", "jwks", "refresh"):
         assert set(result[name].counts()) == {200}, name
@@ -134,9 +138,10 @@ def test_nobody_is_hashed_who_has_left_before(server: RunningServer, hash_s: flo
     assert left > 3
     after = {outcome: count - before[outcome] for outcome, count in hash_jobs(server).items()}
     assert after["left"] > 0
-    # While anybody is there the threads are busy, and when the last one leaves, each of them is with one hash.
+    # While anybody is there the threads are busy, and when the last one leaves, each of them is with one hash. Half as
+    # many again, for a machine that has become faster since; without a look at who has left it would be nearly all.
     threads = len(os.sched_getaffinity(0))
-    assert after["hashed"] + after["hashed_for_nobody"] <= threads * ((burst_s + patience_s) / hash_s + 1)
+    assert after["hashed"] + after["hashed_for_nobody"] <= 1.5 * threads * ((burst_s + patience_s) / hash_s + 1)
 
 
 def test_workers_share_the_permits_of_one_machine(tmp_path: Path) -> None:
