@@ -48,7 +48,7 @@ STARTS: Final = 5
 ROUNDS: Final = 15
 OTHERS_EVERY: Final = 3  # rounds: rows that no target is about
 QUOTED: Final = frozenset({"form", "hello SCHED_BATCH"})  # beside rows of targets, in docs/performance.md
-AWAKE_S: Final = 1.0  # before each second of node's, which is slow after half a minute without requests
+AWAKE_S: Final = 3.0  # before each second of node's, which begins at half its speed after half a minute of nothing
 IDLE_S: Final = 10.0
 WARM_UP_S: Final = 10.0  # of what compiles as it runs: after four seconds node is at half its speed
 
