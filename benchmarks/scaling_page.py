@@ -195,11 +195,14 @@ def busy_table(record: Mapping[str, Any]) -> str:
 
 def arrivals_text(record: Mapping[str, Any]) -> str:
     """What came."""
-    seconds = record["points"][0]["plan"]["seconds"]
+    point = record["points"][0]
+    autogroups = "on" if record["autogroups"] else "off"
     return (
-        f"Arrivals are Poisson, for {seconds:g} s, the same moments in both; who is sent away comes back with the "
-        f"ticket when told, and leaves after {record['patience_s']:g} s without an answer. All logins and all "
-        "validations each share a leased bucket, which refuses somebody in the last run only."
+        f"Arrivals are Poisson, for {point['plan']['seconds']:g} s, the same moments in both; who is sent away comes "
+        f"back with the ticket when told, and leaves after {record['patience_s']:g} s without an answer. All logins "
+        "and all validations each share a leased bucket, which refuses somebody in the last plan only. Each plan ran "
+        f"{len(point['rounds'])} times with other arrivals, between calibrations; figures are means. The kernel's "
+        f"autogroups ([fleet.md](fleet.md#postgresql-on-the-same-machine)) were {autogroups}."
     )
 
 

@@ -65,15 +65,16 @@ def hashes() -> dict[str, dict[str, float]]:
 def hash_beside() -> float:
     """How many times as much processor time a hash takes while the other core, which shares its caches, hashes too."""
     with on_core(SERVER_CORE):
-        alone_s = _hash_cpu_s()
+        alone_s = hash_cpu_s()
         rival = busy_core(LOAD_CORE, 3.0)
         time.sleep(0.8)  # until it has begun
-        beside_s = _hash_cpu_s()
+        beside_s = hash_cpu_s()
         rival.wait()
         return beside_s / alone_s
 
 
-def _hash_cpu_s() -> float:
+def hash_cpu_s() -> float:
+    """What a hash takes of a core: the median of some, here and now."""
     times = []
     for _ in range(31):
         began_s = time.process_time()

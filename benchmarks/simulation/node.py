@@ -292,18 +292,20 @@ class Node:
 
 
 class Others:
-    """What stands beside the nodes. On one machine it runs on the nodes' own cores, in turn; else it is elsewhere."""
+    """What stands beside the nodes. On one machine it runs on the nodes' own cores: as the kernel wakes a thread, on
+    one that is idle, else in turn. Otherwise it is elsewhere.
+    """
 
     def __init__(self) -> None:
-        self.processors: list[Processor] = []
+        self.processors: list[Processor] = []  # the next in turn comes first
         self.are_here = False
-        self._turn = 0
 
     def do(self, cost_s: float) -> None:
         """Nobody waits for it."""
         if self.are_here:
-            self._turn = (self._turn + 1) % len(self.processors)
-            self.processors[self._turn].do(OTHERS, cost_s, _nothing)
+            self.processors.append(self.processors.pop(0))
+            chosen = next((one for one in self.processors if one.is_idle), self.processors[0])
+            chosen.do(OTHERS, cost_s, _nothing)
 
     def is_hashing(self, mine: Processor) -> bool:
         """Whether another core of the same machine does."""

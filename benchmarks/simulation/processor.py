@@ -43,6 +43,11 @@ class Processor:
         """Whether it does, or has waiting, work of a kind."""
         return bool(self._work[kind])
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has nothing to do."""
+        return not any(self._work)
+
     def do(self, kind: int, cost_s: float, done: Callable[[], None]) -> None:
         """Work that takes so much of a whole core; ``done`` is called at its end."""
         self._progress()

@@ -257,7 +257,7 @@ def test_figures_and_differences() -> None:
     assert difference(slower, told["login"], "goodput_per_s") == -0.5
     assert difference(slower, told["login"], "sent_away") is None  # a part of nothing
     assert difference(slower, told["login"], "limited") is None  # too few of both
-    point = compared("a load", Real(outcome.samples, {"loops": 0.1, "hashes": 1.2, "others": 0.0}), plan, COSTS)
+    point = compared("a load", [Real(outcome.samples, {"loops": 0.1, "hashes": 1.2, "others": 0.0})], plan, COSTS)
     assert {value for lane in point["difference"].values() for value in lane.values()} <= {0.0, None}
     assert set(telling(point)) == {
         ("login", "sent_away"),
