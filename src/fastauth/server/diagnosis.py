@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
@@ -29,6 +30,7 @@ _KEEPING_POLICIES: Final = ("noeviction", "volatile-ttl")
 _FEW_FILES: Final = 4_096
 # Of PostgreSQL, from where other programs and its own superusers want some too.
 _SPARE_CONNECTIONS: Final = 10
+_AUTOGROUPS: Final = Path("/proc/sys/kernel/sched_autogroup_enabled")  # sched(7)
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -149,10 +151,11 @@ async def _postgres(settings: Settings) -> list[Finding]:
         began = time.perf_counter()
         await database.read("SELECT 1")
         took_ms = (time.perf_counter() - began) * 1000
-        ((version, most, used, theirs_s),) = await database.read(
+        ((version, most, used, theirs_s, is_here),) = await database.read(
             "SELECT current_setting('server_version'), current_setting('max_connections')::int, "
             "(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'), "
-            "extract(epoch FROM clock_timestamp())::float8"
+            "extract(epoch FROM clock_timestamp())::float8, "
+            "inet_server_addr() IS NULL OR inet_server_addr() = inet_client_addr()"
         )
         skew_s = time.time() - theirs_s
         revision = await postgres_revision(database)
@@ -171,6 +174,10 @@ async def _postgres(settings: Settings) -> list[Finding]:
         found.append(
             Finding("database", "doubtful", text, "raise max_connections, or lower FASTAUTH_DATABASE__POOL_SIZE")
         )
+    if is_here and _AUTOGROUPS.exists() and _AUTOGROUPS.read_text().strip() == "1":
+        text = "it shares this machine's cores, and the kernel's autogroups can make it wait for half a second for one"
+        advice = "sysctl -w kernel.sched_autogroup_enabled=0, or give it a CPU cgroup of its own (docs/fleet.md)"
+        found.append(Finding("database", "doubtful", text, advice))
     if abs(skew_s) > _MOST_SKEW_S:
         text = f"its clock and this machine's differ by {abs(skew_s):.0f} s"
         found.append(Finding("clock", "broken", text, "nodes may differ by 60 s: set up NTP"))
