@@ -163,12 +163,18 @@ _WORDS: Final = {
 
 def verdict(record: Mapping[str, Any]) -> str:
     """How many of the figures that say something are within the target, and which are not."""
-    apart = {
-        f"{_WORDS[name]} of {lane}, {point['name']}": value
-        for point in record["points"]
-        for (lane, name), value in telling(point).items()
-    }
-    beyond = [f"{what} ({value:+.0%})" for what, value in apart.items() if abs(value) > TARGET]
+    apart: list[float] = []
+    beyond: list[str] = []
+    for point in record["points"]:
+        for (lane, name), value in telling(point).items():
+            apart.append(value)
+            if abs(value) > TARGET:
+                low, high = point["by_single_calibrations"][lane][name]
+                have, got = point["measured"][lane][name], point["simulated"][lane][name]
+                beyond.append(
+                    f"{_WORDS[name]} of {lane}, {point['name']} ({value:+.0%}: {have:,.0f} beside {got:,.0f}; "
+                    f"by single calibrations the simulation says {low:,.0f} to {high:,.0f})"
+                )
     good = len(apart) - len(beyond)
     text = (
         "Where a lane bears its load, what it serves is what came, which is no feat; of the others, and of the time "
@@ -201,7 +207,8 @@ def arrivals_text(record: Mapping[str, Any]) -> str:
         f"Arrivals are Poisson, for {point['plan']['seconds']:g} s, the same moments in both; who is sent away comes "
         f"back with the ticket when told, and leaves after {record['patience_s']:g} s without an answer. All logins "
         "and all validations each share a leased bucket, which refuses somebody in the last plan only. Each plan ran "
-        f"{len(point['rounds'])} times with other arrivals, between calibrations; figures are means. The kernel's "
+        f"{len(point['rounds'])} times with other arrivals, simulated by the calibrations around it; figures are "
+        "means. The kernel's "
         f"autogroups ([fleet.md](fleet.md#postgresql-on-the-same-machine)) were {autogroups}."
     )
 

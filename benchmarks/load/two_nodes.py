@@ -2,8 +2,9 @@
 
 The simulation's costs are measured on one node alone (``calibration``). Then two nodes have a core each, and share both
 with the database, Redis, the balancer and the generator. Every plan runs in several rounds with other arrivals in each,
-between two calibrations, because a machine that others use too is not equally fast for minutes; figures are the mean of
-the rounds. Writes a dated JSON record to ``benchmarks/results`` and renders ``docs/scaling.md``.
+and is simulated by the mean of the calibrations before and after the round, because a machine that others use too is
+not equally fast for minutes; figures are means of the rounds. Writes a dated JSON record to ``benchmarks/results`` and
+renders ``docs/scaling.md``.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -48,7 +50,7 @@ from tests.integration.running import import_lines
 from tests.postgres_servers import running_postgres
 from tests.redis_servers import running_redis
 
-ROUNDS: Final = 3
+ROUNDS: Final = 5
 FACTORS: Final = (0.5, 1.0, 2.0, 3.0)
 VERIFICATIONS_PER_S: Final = 100.0
 REFRESHES_PER_S: Final = 10.0
@@ -143,24 +145,38 @@ def meant(rounds: Sequence[Any]) -> Any:
     return None if None in rounds else statistics.fmean(rounds)
 
 
-def compared(name: str, reals: Sequence[Real], plan: Plan, costs: Costs) -> dict[str, Any]:
-    """One point: the plan, both outcomes, and the differences by lane. In: the real outcomes with seeds 1, 2, ..."""
-    outcomes = [simulated(msgspec.structs.replace(plan, seed=seed), costs) for seed in range(1, len(reals) + 1)]
-    rounds = [figures_of(real.samples, plan.seconds) for real in reals]
-    measured = meant(rounds)
-    guessed = meant([figures_of(outcome.samples, plan.seconds) for outcome in outcomes])
+def guessed(plan: Plan, costs: Sequence[Costs]) -> tuple[Any, Any]:
+    """What the simulation says: figures and busy cores. In: by which costs it does the rounds with seeds 1, 2, ..."""
+    outcomes = [simulated(msgspec.structs.replace(plan, seed=seed), each) for seed, each in enumerate(costs, 1)]
     kinds = ("loops", "hashes", "others")
     busy = meant([dict(zip(kinds, map(sum, zip(*one.busy, strict=True)), strict=True)) for one in outcomes])
+    return meant([figures_of(outcome.samples, plan.seconds) for outcome in outcomes]), busy
+
+
+def compared(name: str, reals: Sequence[Real], plan: Plan, calibrations: Sequence[Costs]) -> dict[str, Any]:
+    """One point: the plan, both outcomes, the differences by lane, and how far apart the simulation is from itself when
+    it goes by single calibrations. In: the real outcomes with seeds 1, 2, ... and the calibrations around them.
+    """
+    rounds = [figures_of(real.samples, plan.seconds) for real in reals]
+    measured = meant(rounds)
+    told, busy = guessed(plan, [mean(list(around)) for around in pairwise(calibrations)])
+    singly = [guessed(plan, [one] * len(reals))[0] for one in calibrations]
+
+    def span(lane: str, what: str) -> list[float] | None:
+        values = [one[lane][what] for one in singly]
+        return None if None in values else [min(values), max(values)]
+
     return {
         "name": name,
         "plan": msgspec.to_builtins(plan),
         "measured": measured,
         "rounds": rounds,
-        "simulated": guessed,
+        "simulated": told,
         "busy": {"measured": meant([real.busy for real in reals]), "simulated": busy},
         "difference": {
-            lane: {what: difference(measured[lane], guessed[lane], what) for what in COMPARED} for lane in measured
+            lane: {what: difference(measured[lane], told[lane], what) for what in COMPARED} for lane in measured
         },
+        "by_single_calibrations": {lane: {what: span(lane, what) for what in COMPARED} for lane in measured},
     }
 
 
@@ -191,7 +207,7 @@ def plans(costs: Costs, seconds: float) -> dict[str, Plan]:
 
 
 def measure(folder: Path, seconds: float, rounds: int) -> dict[str, Any]:
-    """Calibrate, run every point, and so on; then simulate by the mean of what was calibrated."""
+    """Calibrate, run every point, calibrate, and so on; then simulate."""
     with contextlib.ExitStack() as stack:
         with on_core(LOAD_CORE):
             postgres = stack.enter_context(running_postgres(durable=True))
@@ -209,10 +225,9 @@ def measure(folder: Path, seconds: float, rounds: int) -> dict[str, Any]:
                 real[name].append(run)
                 print(name, run.busy, run.samples["login"].counts(), flush=True)
             calibrations.append(calibrated(fleet, seconds / 2))
-        costs = mean(calibrations)
-        points = [compared(name, real[name], plan, costs) for name, plan in known.items()]
+        points = [compared(name, real[name], plan, calibrations) for name, plan in known.items()]
     return {
-        "costs": msgspec.to_builtins(costs),
+        "costs": msgspec.to_builtins(mean(calibrations)),
         "calibrations": msgspec.to_builtins(calibrations),
         "patience_s": PATIENCE_S,
         "points": points,

@@ -257,7 +257,9 @@ def test_figures_and_differences() -> None:
     assert difference(slower, told["login"], "goodput_per_s") == -0.5
     assert difference(slower, told["login"], "sent_away") is None  # a part of nothing
     assert difference(slower, told["login"], "limited") is None  # too few of both
-    point = compared("a load", [Real(outcome.samples, {"loops": 0.1, "hashes": 1.2, "others": 0.0})], plan, COSTS)
+    point = compared(
+        "a load", [Real(outcome.samples, {"loops": 0.1, "hashes": 1.2, "others": 0.0})], plan, [COSTS, COSTS]
+    )
     assert {value for lane in point["difference"].values() for value in lane.values()} <= {0.0, None}
     assert set(telling(point)) == {
         ("login", "sent_away"),
@@ -269,6 +271,6 @@ def test_figures_and_differences() -> None:
     record = {"points": [point]}
     assert "5 of them are within 15%." in verdict(record)
     point["difference"]["login"]["sent_away"] = -0.4
-    assert verdict(record).endswith("4 of them are within 15%; not within: 503 of login, a load (-40%).")
+    assert "4 of them are within 15%; not within: 503 of login, a load (-40%: " in verdict(record)
     assert {line.count("|") for line in two_nodes_table(record).splitlines()} == {10}
     assert "1.20 / " in busy_table(record)
