@@ -18,7 +18,7 @@ from typing import Final
 
 from benchmarks.load.journeys import Journeys, installed
 from benchmarks.load.render import publish
-from benchmarks.load.servers import UNLIMITED, pinned_server, require_tools
+from benchmarks.load.servers import UNLIMITED, end_on_sigterm, pinned_server, require_tools
 from benchmarks.load.targets import against_table
 from benchmarks.machine import ROOT, describe
 from fastauth.jose.algorithms import Algorithm
@@ -101,6 +101,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, choices=range(1, 11), default=1)  # whole ones, as wrk has them
     parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
+    end_on_sigterm()
     require_tools()
     if shutil.which("git") is None:
         sys.exit("this needs git")

@@ -34,6 +34,7 @@ from benchmarks.load.servers import (
     SEEN,
     SERVER_CORE,
     add_client,
+    end_on_sigterm,
     on_core,
     pinned_server,
     require_tools,
@@ -337,6 +338,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=_WHOLE_SECONDS)
     parser.add_argument("--write", type=Path, help="also to this file, whatever the revision")
     options = parser.parse_args()
+    end_on_sigterm()
     require_tools()
     with tempfile.TemporaryDirectory() as folder:
         record = {**describe(), **measure(Path(folder), options.seconds)}

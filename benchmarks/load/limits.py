@@ -17,6 +17,7 @@ from typing import Any
 import uvloop
 
 from benchmarks.load.render import publish
+from benchmarks.load.servers import end_on_sigterm
 from benchmarks.machine import describe
 from fastauth.limits import Limit, lease_bound
 from fastauth.rehearsal.arrivals import steady
@@ -211,6 +212,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="to see that it works; nothing is recorded")
     options = parser.parse_args()
+    end_on_sigterm()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         nodes = [two_nodes(folder, tier, 2.0 if options.quick else 10.0) for tier in ("exact", "leased")]

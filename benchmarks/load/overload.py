@@ -22,7 +22,7 @@ from benchmarks.baseline.go_server import go_server
 from benchmarks.load.peaks import hash_time_s, wrk
 from benchmarks.load.pinned import run_pinned
 from benchmarks.load.render import publish
-from benchmarks.load.servers import LOAD_CORE, SERVER_CORE, pinned_server, require_tools
+from benchmarks.load.servers import LOAD_CORE, SERVER_CORE, end_on_sigterm, pinned_server, require_tools
 from benchmarks.machine import ROOT, describe
 from fastauth.rehearsal.clients import Logins
 from fastauth.rehearsal.samples import Result, Samples, quantile_ms, served_order
@@ -226,6 +226,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=8.0)
     options = parser.parse_args()
+    end_on_sigterm()
     require_tools()
     seconds = options.seconds
     with tempfile.TemporaryDirectory() as folder:

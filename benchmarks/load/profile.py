@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from benchmarks.load.journeys import Journeys, installed
 from benchmarks.load.render import publish
-from benchmarks.load.servers import UNLIMITED, pinned_server, require_tools
+from benchmarks.load.servers import UNLIMITED, end_on_sigterm, pinned_server, require_tools
 from benchmarks.machine import describe
 from tests.integration.running import CHEAP
 
@@ -94,6 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=_SECONDS)
     options = parser.parse_args()
+    end_on_sigterm()
     require_tools()
     if shutil.which("perf") is None:
         sys.exit("the profile needs perf: apt-get install linux-perf")

@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -117,6 +118,11 @@ def add_admin(data_dir: Path, env: dict[str, str]) -> None:
     """The one user whose logins are measured."""
     added = fastauth("user", "add", "admin", "--password-stdin", data_dir=data_dir, stdin=PASSWORD, env=env)
     assert added.returncode == 0, added.stderr
+
+
+def end_on_sigterm() -> None:
+    """From now on SIGTERM is an exception in this program, so that it stops the servers that it has started."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def require_tools() -> None:

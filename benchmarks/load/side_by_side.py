@@ -30,6 +30,7 @@ from benchmarks.load.servers import (
     SERVER_CORE,
     UNLIMITED,
     baseline_server,
+    end_on_sigterm,
     on_core,
     pinned_server,
     require_tools,
@@ -263,6 +264,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--seconds", type=int, choices=range(1, 11), default=1)  # whole ones, as wrk has them
     options = parser.parse_args()
+    end_on_sigterm()
     require_tools()
     runs = [measure(options.rounds, options.seconds) for _ in range(2)]
     record = {**describe(), "seconds": options.seconds, **runs[0], "again": runs[1]}

@@ -12,7 +12,7 @@ from typing import Any, Final
 from benchmarks.load.overload import PATIENCE_S, Segments, logins, run, stream, users_of
 from benchmarks.load.peaks import hash_time_s
 from benchmarks.load.render import publish
-from benchmarks.load.servers import pinned_server
+from benchmarks.load.servers import end_on_sigterm, pinned_server
 from benchmarks.machine import describe
 from fastauth.rehearsal.samples import Samples
 from tests.integration.running import verify_bytes
@@ -51,6 +51,7 @@ def services(samples: Samples, fastest_s: float) -> list[tuple[float, float]]:
 
 def main() -> None:
     """Record the three."""
+    end_on_sigterm()
     record: dict[str, Any] = {**describe(), "patience_s": PATIENCE_S, "traces": {}}
     with tempfile.TemporaryDirectory() as folder:
         data_dir = Path(folder) / "owasp"

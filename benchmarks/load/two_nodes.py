@@ -39,7 +39,7 @@ from benchmarks.load.nodes import (
 from benchmarks.load.pinned import run_pinned
 from benchmarks.load.render import publish
 from benchmarks.load.resources import Rig, processes_s, settled
-from benchmarks.load.servers import LOAD_CORE, SERVER_CORE, on_core, require_tools
+from benchmarks.load.servers import LOAD_CORE, SERVER_CORE, end_on_sigterm, on_core, require_tools
 from benchmarks.machine import describe, has_autogroups
 from benchmarks.scaling_page import render_if_possible
 from benchmarks.simulation.fleet import LANES, Plan, simulated
@@ -241,6 +241,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--write", type=Path, help="also to this file, whatever the revision")
     options = parser.parse_args()
+    end_on_sigterm()
     require_tools()
     if len(os.sched_getaffinity(0)) < 2:
         parser.error("two nodes need a core each")
