@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fastauth import core
+from fastauth.server.diagnosis import has_autogroups
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
@@ -34,7 +35,6 @@ TOOLS: Final = {
     "haproxy": ("-v",),
     "perf": ("--version",),
 }
-_AUTOGROUPS: Final = Path("/proc/sys/kernel/sched_autogroup_enabled")
 PACKAGES = ("argon2-cffi", "cryptography", "cython", "granian", "msgspec", "pyjwt", "uvloop")
 
 
@@ -45,13 +45,6 @@ def _version_of(tool: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return next(iter((said.stdout or said.stderr).splitlines()), "").strip()
-
-
-def has_autogroups() -> bool:
-    """Whether the kernel shares a core by session before it does by thread (sched(7)): each PostgreSQL backend, which
-    has one of its own, then waits for up to half a second behind hashes on its core.
-    """
-    return _AUTOGROUPS.exists() and _AUTOGROUPS.read_text().strip() == "1"
 
 
 def describe() -> dict[str, Any]:

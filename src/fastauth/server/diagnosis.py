@@ -1,6 +1,7 @@
 """What ``fastauth doctor`` finds: every dependency is tried, and each finding is a sentence for a person."""
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -30,7 +31,7 @@ _KEEPING_POLICIES: Final = ("noeviction", "volatile-ttl")
 _FEW_FILES: Final = 4_096
 # Of PostgreSQL, from where other programs and its own superusers want some too.
 _SPARE_CONNECTIONS: Final = 10
-_AUTOGROUPS: Final = Path("/proc/sys/kernel/sched_autogroup_enabled")  # sched(7)
+_AUTOGROUPS: Final = Path("/proc/sys/kernel/sched_autogroup_enabled")
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -151,11 +152,11 @@ async def _postgres(settings: Settings) -> list[Finding]:
         began = time.perf_counter()
         await database.read("SELECT 1")
         took_ms = (time.perf_counter() - began) * 1000
-        ((version, most, used, theirs_s, is_here),) = await database.read(
+        ((version, most, used, theirs_s, backend),) = await database.read(
             "SELECT current_setting('server_version'), current_setting('max_connections')::int, "
             "(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'), "
             "extract(epoch FROM clock_timestamp())::float8, "
-            "inet_server_addr() IS NULL OR inet_server_addr() = inet_client_addr()"
+            "pg_backend_pid()"
         )
         skew_s = time.time() - theirs_s
         revision = await postgres_revision(database)
@@ -174,9 +175,9 @@ async def _postgres(settings: Settings) -> list[Finding]:
         found.append(
             Finding("database", "doubtful", text, "raise max_connections, or lower FASTAUTH_DATABASE__POOL_SIZE")
         )
-    if is_here and _AUTOGROUPS.exists() and _AUTOGROUPS.read_text().strip() == "1":
+    if is_here(backend) and has_autogroups():
         text = "it shares this machine's cores, and the kernel's autogroups can make it wait for half a second for one"
-        advice = "sysctl -w kernel.sched_autogroup_enabled=0, or give it a CPU cgroup of its own (docs/fleet.md)"
+        advice = "unless it has a CPU cgroup of its own: sysctl -w kernel.sched_autogroup_enabled=0 (docs/fleet.md)"
         found.append(Finding("database", "doubtful", text, advice))
     if abs(skew_s) > _MOST_SKEW_S:
         text = f"its clock and this machine's differ by {abs(skew_s):.0f} s"
@@ -184,6 +185,22 @@ async def _postgres(settings: Settings) -> list[Finding]:
     else:
         found.append(Finding("clock", "good", f"within {max(abs(skew_s), 0.1):.1f} s of the database's"))
     return found
+
+
+def is_here(backend: int, proc: Path = Path("/proc")) -> bool:
+    """Whether a backend of PostgreSQL is a process of this machine. In: its number, where it is."""
+    with contextlib.suppress(OSError):
+        return (proc / str(backend) / "comm").read_text().startswith("postgres")
+    return False
+
+
+def has_autogroups(setting: Path = _AUTOGROUPS) -> bool:
+    """Whether the kernel shares a core by session before it does by thread (sched(7)): each backend of PostgreSQL has a
+    session of its own, and whatever its priority it may wait long for a core on which a password is hashed.
+    """
+    with contextlib.suppress(OSError):
+        return setting.read_text().strip() == "1"
+    return False
 
 
 async def _keys(settings: Settings) -> list[Finding]:
