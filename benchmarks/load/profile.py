@@ -1,6 +1,6 @@
 """Part of ``make bench-load``: where a worker's time goes on each journey, by whose code runs; needs Linux's ``perf``.
 
-Each journey saturates a server on one core while ``perf`` samples it 2,000 times a second. Writes a dated JSON record
+Each load saturates a server on one core while ``perf`` samples it 2,000 times a second. Writes a dated JSON record
 to ``benchmarks/results`` and renders ``benchmarks/README.md``.
 """
 
@@ -17,15 +17,26 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.load.journeys import Journeys, installed
+from benchmarks.load.overload import PATIENCE_S, SETTLING_S, logins, run, steady
+from benchmarks.load.peaks import hash_time_s
 from benchmarks.load.render import publish
-from benchmarks.load.servers import UNLIMITED, end_on_sigterm, pinned_server, require_tools
+from benchmarks.load.servers import (
+    LIMITED,
+    LOAD_CORE,
+    PASSWORD,
+    UNLIMITED,
+    end_on_sigterm,
+    on_core,
+    pinned_server,
+    require_tools,
+)
 from benchmarks.machine import describe
 from tests.integration.running import CHEAP
+from tests.redis_servers import running_redis
 
-JOURNEYS: Final = (
-    ("RS256", ("login", "client_credentials", "refresh", "introspect", "verify", "verify_unseen")),
-    ("ES256", ("login", "client_credentials", "refresh")),
-)
+OF_EVERY_ALG: Final = ("login", "client_credentials", "refresh")
+FLOOD: Final = 10.0
+STORM: Final = 5.0
 WARM_UP_S: Final = 1.0
 _HERTZ: Final = 2_000
 _SECONDS: Final = 3.0  # a shorter one is not recorded
@@ -71,22 +82,59 @@ def profile(pid: int, seconds: float, folder: Path) -> dict[str, float]:
     return parts_of(output, int(_BUSY * _HERTZ * seconds))
 
 
+class Loads(Journeys):
+    """The journeys, and what else a worker may be busy with."""
+
+    def login_flood(self, seconds: float) -> float:
+        """``FLOOD`` times as many logins as it answers when nobody is sent away; out: of those served a second."""
+        return self._logins(FLOOD * self.login(1.0), seconds)
+
+    def storm(self, seconds: float) -> float:
+        """``STORM`` times as many logins as a core can hash, and as many validations as are answered."""
+        with ThreadPoolExecutor(1) as other:
+            verified = other.submit(self.verify, seconds)
+            self._logins(STORM / hash_time_s("owasp"), seconds)
+            return verified.result()
+
+    def _logins(self, per_s: float, seconds: float) -> float:
+        result = run(self.server.port, logins(steady(seconds, per_s), [["admin", PASSWORD]]))
+        return result["login"].goodput_per_second(PATIENCE_S)
+
+
 def measure(folder: Path, seconds: float) -> dict[str, dict[str, float]]:
-    """By journey and algorithm."""
-    found = {}
-    for alg, journeys in JOURNEYS:
-        installation = installed(alg, folder, {**CHEAP, "FASTAUTH_TOKENS__ALG": alg})
-        with pinned_server(installation.data_dir, **installation.env, **UNLIMITED) as server:
-            running = Journeys(server, installation)
-            for journey in journeys:
-                if journey == "verify_unseen":
-                    running.many_tokens()
-                with ThreadPoolExecutor(1) as generator:
-                    load = generator.submit(running.measure, journey, WARM_UP_S + seconds + 1)
-                    time.sleep(WARM_UP_S)
-                    found[f"{journey} {alg}"] = profile(server.workers()[0], seconds, folder)
-                    load.result()
+    """By load and server."""
+    with on_core(LOAD_CORE), running_redis() as redis:
+        through_redis = {**LIMITED, "FASTAUTH_REDIS_URL": redis.url}
+        servers: tuple[tuple[str, dict[str, str], dict[str, str], tuple[str, ...]], ...] = (
+            ("RS256", CHEAP, UNLIMITED, (*OF_EVERY_ALG, "introspect", "verify", "verify_unseen")),
+            ("ES256", {**CHEAP, "FASTAUTH_TOKENS__ALG": "ES256"}, UNLIMITED, OF_EVERY_ALG),
+            ("limited through Redis", CHEAP, through_redis, ("login",)),
+            ("OWASP", {}, UNLIMITED, ("dear_login", "storm")),
+            ("RS256 in overload", CHEAP, UNLIMITED, ("login_flood",)),
+        )
+        found = {}
+        for name, env, limits, loads in servers:
+            installation = installed(name, folder, env)
+            with pinned_server(installation.data_dir, **installation.env, **limits) as server:
+                running = Loads(server, installation)
+                for load in loads:
+                    found[f"{load} {name}"] = profiled(running, load, seconds, folder)
     return found
+
+
+def profiled(running: Loads, load: str, seconds: float, folder: Path) -> dict[str, float]:
+    """What the worker does under a load."""
+    warm_up_s = WARM_UP_S
+    if load == "verify_unseen":
+        running.many_tokens()
+    if load in ("login_flood", "storm"):
+        warm_up_s += SETTLING_S  # of which the first second is for what can be served
+    with ThreadPoolExecutor(1) as generator:
+        busy = generator.submit(running.measure, load, warm_up_s + seconds + 1)
+        time.sleep(warm_up_s)
+        parts = profile(running.server.workers()[0], seconds, folder)
+        busy.result()
+    return parts
 
 
 def main() -> None:
