@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -23,6 +24,7 @@ _REFUSES: Final = ("1/h burst 1", "1/h burst 1")
 _TRICKLE_PER_S: Final = 1.0
 # A part of what the node can hash: busy as it is when it matters, and nobody waits when they come evenly.
 _BUSY: Final = 0.6
+_STORM: Final = 5.0  # times what it can hash: nearly all are sent away
 
 
 class Spent(NamedTuple):
@@ -84,7 +86,6 @@ def calibrated(fleet: Fleet, seconds: float) -> Costs:
         token, chains = sessions[0]["token"], [one["refresh_token"] for one in sessions]
         run = partial(spent, fleet, node, balancer)
         _, idle = run(verifications(token, seconds, _TRICKLE_PER_S))
-
         busy_samples, busy = run(logins(seconds, _BUSY / alone_s, returns=False))
         login = cost(busy_samples, busy.less(idle), 200)
         samples, used = run(verifications(token, seconds, 100.0))
@@ -92,11 +93,14 @@ def calibrated(fleet: Fleet, seconds: float) -> Costs:
         samples, used = run(refreshes(chains, seconds, 20.0))
         refresh = cost(samples, used.less(idle), 200)
         hashed = hash_jobs(node)
-        samples, used = run(logins(seconds, 3 / alone_s, returns=False))
+        samples, used = run(logins(seconds, _STORM / alone_s, returns=False))
         storm, answers = used.less(idle), samples.counts()
         # As it is while there is always one to make: after a pause a hash finds the caches cold, and takes longer.
         made = hash_jobs(node)
-        hash_s = storm.hash_s / sum(made.get(end, 0) - hashed.get(end, 0) for end in (HASHED, FOR_NOBODY))
+        hashes = sum(made.get(end, 0) - hashed.get(end, 0) for end in (HASHED, FOR_NOBODY))
+        served, away = answers.get(200, 0), answers.get(503, 0)
+        assert hashes > 0, made
+        assert away > served, answers
     fleet.rig.redis.command("FLUSHALL")  # a bucket of other limits would be read wrongly
     with fleet.node(SERVER_CORE, _REFUSES) as node, on_core(LOAD_CORE), fleet.balancer([node]) as balancer:
         granted(node, 1)
@@ -106,40 +110,49 @@ def calibrated(fleet: Fleet, seconds: float) -> Costs:
         login_limited = cost(samples, used.less(idle), 429)
         samples, used = run(verifications(token, seconds, 300.0))
         verify_limited = cost(samples, used.less(idle), 429)
-    away = answers[503]
-    busy_s = storm.loop_s - answers.get(200, 0) * login.loop_s
-    beside_s = storm.others_s - answers.get(200, 0) * login.others_s
-    # In a storm much is done together: to be sent away then may cost less than to be refused by a limit in a calm.
-    sent_away = Cost(max(0.0, busy_s / away), max(0.0, beside_s / away))
+    # In a storm much is done together: who is sent away costs what is left when those who were served are paid for.
+    sent_away = Cost((storm.loop_s - served * login.loop_s) / away, (storm.others_s - served * login.others_s) / away)
     return Costs(
         login=login,
         sent_away=sent_away,
-        login_limited=Cost(
-            min(login_limited.loop_s, sent_away.loop_s),
-            min(login_limited.others_s, sent_away.others_s),
-            min(login_limited.wait_s, login.wait_s),
-        ),
+        login_limited=login_limited,
         refresh=refresh,
         verify=verify,
-        verify_limited=Cost(*map(min, msgspec.structs.astuple(verify_limited), msgspec.structs.astuple(verify))),
-        hash_s=hash_s,
-        hash_beside=max(1.0, hash_beside()),
+        verify_limited=verify_limited,
+        hash_s=storm.hash_s / hashes,
+        hash_beside=hash_beside(),
         trip_s=trip_s(fleet.rig),
-        command_s=max(0.0, busy.redis_s / max(1.0, busy.redis_commands)),
+        command_s=busy.redis_s / max(1.0, busy.redis_commands),
         idle=idle.loop_s / idle.seconds,
         others_idle=idle.others_s / idle.seconds,
     )
 
 
-def mean(costs: list[Costs]) -> Costs:
-    """Of several calibrations: a machine that others use too is not equally fast for minutes."""
+def mean_of(values: Sequence[Any]) -> Any:
+    """The mean of numbers, or of figures of the same shape; None where one has none."""
+    if isinstance(values[0], Mapping):
+        return {name: mean_of([value[name] for value in values]) for name in values[0]}
+    return None if None in values else statistics.fmean(values)
 
-    def of(values: list[Any]) -> Any:
-        if isinstance(values[0], dict):
-            return {name: of([value[name] for value in values]) for name in values[0]}
-        return statistics.fmean(values)
 
-    return msgspec.convert(of([msgspec.to_builtins(one) for one in costs]), Costs)
+def mean(costs: Sequence[Costs]) -> Costs:
+    """Of several calibrations, within what can be: a part costs no more than the whole, and nothing less than nothing.
+
+    They are averaged first: to cut each off at its bound would leave the noise of one side only.
+    """
+    told = msgspec.convert(mean_of([msgspec.to_builtins(one) for one in costs]), Costs)
+    return msgspec.structs.replace(
+        told,
+        sent_away=_least(told.sent_away, told.login),
+        login_limited=_least(told.login_limited, told.login),
+        verify_limited=_least(told.verify_limited, told.verify),
+        hash_beside=max(1.0, told.hash_beside),
+    )
+
+
+def _least(part: Cost, whole: Cost) -> Cost:
+    pairs = zip(msgspec.structs.astuple(part), msgspec.structs.astuple(whole), strict=True)
+    return Cost(*(max(0.0, min(pair)) for pair in pairs))
 
 
 def trip_s(rig: Rig) -> float:

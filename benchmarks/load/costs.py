@@ -254,7 +254,8 @@ def spread(rig: Rig) -> Iterator[None]:
     pids = [rig.redis.pid, *rig.postgres.processes()]
     try:
         for pid in pids:
-            os.sched_setaffinity(pid, {int(SERVER_CORE), int(LOAD_CORE)})
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(pid, {int(SERVER_CORE), int(LOAD_CORE)})
         yield
     finally:
         for pid in pids:

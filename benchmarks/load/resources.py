@@ -89,6 +89,7 @@ class Rig:
     def __init__(self, postgres: PostgresServer, redis: RedisServer) -> None:
         self.postgres = postgres
         self.redis = redis
+        self._postgres_s: dict[int, float] = {}
         self._client = redis.client()
         first, second = self._redis(), self._redis()
         self._own_in = second["total_net_input_bytes"] - first["total_net_input_bytes"]
@@ -104,11 +105,11 @@ class Rig:
         costs something, on the far side.
         """
         if is_end:
-            times, postgres_s = node_time(workers), processes_s(self.postgres.processes())
+            times, postgres_s = node_time(workers), self._of_postgres_s()
             told, database = self._redis(), self._database()
         else:
             database, told = self._database(), self._redis()
-            times, postgres_s = node_time(workers), processes_s(self.postgres.processes())
+            times, postgres_s = node_time(workers), self._of_postgres_s()
         calls = {name.removeprefix("cmdstat_"): stat["calls"] for name, stat in told.items() if "cmdstat_" in name}
         inner = sum(count for name, count in calls.items() if name in _INNER)
         self._asked += 1
@@ -122,6 +123,12 @@ class Rig:
             postgres_s,
             *database,
         )
+
+    def _of_postgres_s(self) -> float:
+        """Of all its processes so far; one that has ended counts what it had used when it was last looked at."""
+        for pid in self.postgres.processes():
+            self._postgres_s[pid] = max(self._postgres_s.get(pid, 0.0), processes_s([pid]))
+        return sum(self._postgres_s.values())
 
     def _database(self) -> tuple[float, float]:
         numbered, wal = self.postgres.sql(

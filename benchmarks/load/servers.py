@@ -121,8 +121,13 @@ def add_admin(data_dir: Path, env: dict[str, str]) -> None:
 
 
 def end_on_sigterm() -> None:
-    """From now on SIGTERM is an exception in this program, so that it stops the servers that it has started."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    """From now on SIGTERM is an exception in this program, once, so that it stops the servers that it has started."""
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        sys.exit(128 + signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def require_tools() -> None:

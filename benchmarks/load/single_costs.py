@@ -66,10 +66,9 @@ def hash_beside() -> float:
     """How many times as much processor time a hash takes while the other core, which shares its caches, hashes too."""
     with on_core(SERVER_CORE):
         alone_s = hash_cpu_s()
-        rival = busy_core(LOAD_CORE, 3.0)
-        time.sleep(0.8)  # until it has begun
-        beside_s = hash_cpu_s()
-        rival.wait()
+        with busy_core(LOAD_CORE, 3.0):
+            time.sleep(0.8)  # until it has begun
+            beside_s = hash_cpu_s()
         return beside_s / alone_s
 
 

@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import json
 import os
-import statistics
 import sys
 import tempfile
 import time
@@ -22,7 +21,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from benchmarks.load.calibration import CHAINS, calibrated, mean
+from benchmarks.load.calibration import CHAINS, calibrated, mean, mean_of
 from benchmarks.load.costs import PASSWORD, spread
 from benchmarks.load.nodes import (
     BASIS,
@@ -40,12 +39,13 @@ from benchmarks.load.pinned import run_pinned
 from benchmarks.load.render import publish
 from benchmarks.load.resources import Rig, processes_s, settled
 from benchmarks.load.servers import LOAD_CORE, SERVER_CORE, end_on_sigterm, on_core, require_tools
-from benchmarks.machine import describe, has_autogroups
+from benchmarks.machine import describe
 from benchmarks.scaling_page import render_if_possible
 from benchmarks.simulation.fleet import LANES, Plan, simulated
 from benchmarks.simulation.node import Costs
 from fastauth.backends.passwords import PROFILES, hash_password
 from fastauth.rehearsal.samples import Result, Samples
+from fastauth.server.diagnosis import has_autogroups
 from tests.integration.running import import_lines
 from tests.postgres_servers import running_postgres
 from tests.redis_servers import running_redis
@@ -138,19 +138,14 @@ def difference(measured: Mapping[str, Any], simulated: Mapping[str, Any], name: 
 COMPARED: Final = ("goodput_per_s", "admitted", "sent_away", "limited", "p50_ms", "ended_s")
 
 
-def meant(rounds: Sequence[Any]) -> Any:
-    """The mean of figures of the same shape; None where a round has none."""
-    if isinstance(rounds[0], Mapping):
-        return {name: meant([one[name] for one in rounds]) for name in rounds[0]}
-    return None if None in rounds else statistics.fmean(rounds)
-
-
-def guessed(plan: Plan, costs: Sequence[Costs]) -> tuple[Any, Any]:
-    """What the simulation says: figures and busy cores. In: by which costs it does the rounds with seeds 1, 2, ..."""
+def guessed(plan: Plan, costs: Sequence[Costs]) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """What the simulation says: figures of each round, and busy cores. In: by which costs it does the rounds with seeds
+    1, 2, ...
+    """
     outcomes = [simulated(msgspec.structs.replace(plan, seed=seed), each) for seed, each in enumerate(costs, 1)]
     kinds = ("loops", "hashes", "others")
-    busy = meant([dict(zip(kinds, map(sum, zip(*one.busy, strict=True)), strict=True)) for one in outcomes])
-    return meant([figures_of(outcome.samples, plan.seconds) for outcome in outcomes]), busy
+    busy = [dict(zip(kinds, map(sum, zip(*one.busy, strict=True)), strict=True)) for one in outcomes]
+    return [figures_of(outcome.samples, plan.seconds) for outcome in outcomes], mean_of(busy)
 
 
 def compared(name: str, reals: Sequence[Real], plan: Plan, calibrations: Sequence[Costs]) -> dict[str, Any]:
@@ -158,9 +153,9 @@ def compared(name: str, reals: Sequence[Real], plan: Plan, calibrations: Sequenc
     it goes by single calibrations. In: the real outcomes with seeds 1, 2, ... and the calibrations around them.
     """
     rounds = [figures_of(real.samples, plan.seconds) for real in reals]
-    measured = meant(rounds)
-    told, busy = guessed(plan, [mean(list(around)) for around in pairwise(calibrations)])
-    singly = [guessed(plan, [one] * len(reals))[0] for one in calibrations]
+    told, busy = guessed(plan, [mean(around) for around in pairwise(calibrations)])
+    measured, means = mean_of(rounds), mean_of(told)
+    singly = [mean_of(guessed(plan, [mean([one])] * len(reals))[0]) for one in calibrations]
 
     def span(lane: str, what: str) -> list[float] | None:
         values = [one[lane][what] for one in singly]
@@ -170,11 +165,11 @@ def compared(name: str, reals: Sequence[Real], plan: Plan, calibrations: Sequenc
         "name": name,
         "plan": msgspec.to_builtins(plan),
         "measured": measured,
-        "rounds": rounds,
-        "simulated": told,
-        "busy": {"measured": meant([real.busy for real in reals]), "simulated": busy},
+        "simulated": means,
+        "rounds": {"measured": rounds, "simulated": told},
+        "busy": {"measured": mean_of([real.busy for real in reals]), "simulated": busy},
         "difference": {
-            lane: {what: difference(measured[lane], told[lane], what) for what in COMPARED} for lane in measured
+            lane: {what: difference(measured[lane], means[lane], what) for what in COMPARED} for lane in measured
         },
         "by_single_calibrations": {lane: {what: span(lane, what) for what in COMPARED} for lane in measured},
     }

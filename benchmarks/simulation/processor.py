@@ -49,7 +49,9 @@ class Processor:
         return not any(self._work)
 
     def do(self, kind: int, cost_s: float, done: Callable[[], None]) -> None:
-        """Work that takes so much of a whole core; ``done`` is called at its end."""
+        """Work that takes so much of a whole core; ``done`` is called at its end. Raises ValueError for less than 0."""
+        if cost_s < 0:
+            raise ValueError(f"work that takes {cost_s} s")
         self._progress()
         self._work[kind].append([cost_s])
         self._done[kind].append(done)

@@ -7,10 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from benchmarks.load.calibration import Spent, mean, mean_of
 from benchmarks.load.two_nodes import Real, compared, difference, figures_of
 from benchmarks.scaling_page import busy_table, telling, two_nodes_table, verdict
 from benchmarks.simulation.fleet import Outcome, Plan, figures, simulated
-from benchmarks.simulation.node import Cost, Costs
+from benchmarks.simulation.node import Cost, Costs, Others
 from benchmarks.simulation.processor import HASHES, LOOP, OTHERS, Processor, weights
 from benchmarks.simulation.redis_store import RedisStore, SimulatedBuckets, SimulatedLink, VirtualTable, leased
 from benchmarks.simulation.virtual_time import NothingLeft, VirtualLoop, simulate
@@ -242,7 +243,52 @@ def test_a_storm_of_validations_leaves_logins_their_part_of_the_core() -> None:
     assert hashes > 0.05
 
 
+def test_what_stands_beside_the_nodes_runs_where_the_kernel_would_wake_it() -> None:
+    async def placed() -> list[list[bool]]:
+        others = Others()
+        others.processors = [Processor(here(), weights(0)) for _ in range(2)]
+        others.are_here = True
+        one, two = others.processors
+        one.do(HASHES, 0.02, lambda: None)
+        found = []
+        for _ in range(3):  # the idle one; then, as none is, one after the other
+            others.do(0.001)
+            found.append([one.is_busy(OTHERS), two.is_busy(OTHERS)])
+        with pytest.raises(ValueError, match=r"takes -0\.001 s"):
+            one.do(LOOP, -0.001, lambda: None)
+        return found
+
+    assert simulate(placed()) == [[False, True], [True, True], [True, True]]
+
+
 # Beside a real run
+
+
+def test_what_is_spent_anyway_is_no_cost_and_a_mean_is_cut_off_last() -> None:
+    idle = Spent(seconds=2.0, loop_s=0.02, hash_s=0.0, others_s=0.04, redis_s=0.01, redis_commands=4)
+    used = Spent(seconds=4.0, loop_s=0.54, hash_s=1.0, others_s=0.38, redis_s=0.12, redis_commands=108)
+    assert used.less(idle) == pytest.approx((4.0, 0.5, 1.0, 0.3, 0.1, 100))
+    assert mean_of([{"a": 1.0, "b": {"c": 2.0}}, {"a": 3.0, "b": {"c": None}}]) == {"a": 2.0, "b": {"c": None}}
+    low = msgspec.structs.replace(COSTS, sent_away=Cost(-0.0002, 0.0001), hash_beside=0.98)
+    high = msgspec.structs.replace(COSTS, sent_away=Cost(0.0006, 0.0005), hash_beside=1.06)
+    assert msgspec.structs.astuple(mean([low, high]).sent_away) == pytest.approx((0.0002, 0.0003, 0.0))
+    assert mean([low, high]).hash_beside == pytest.approx(1.02)
+    assert mean([low]).sent_away == Cost(0.0, 0.0001)
+    assert mean([low]).hash_beside == 1.0
+
+
+def test_each_round_is_simulated_by_the_calibrations_around_it() -> None:
+    plan = Plan(nodes=2, seconds=3.0, logins_per_s=40.0)
+    slower = msgspec.structs.replace(COSTS, hash_s=0.035)
+    busy = {"loops": 0.1, "hashes": 1.2, "others": 0.0}
+    reals = [
+        Real(simulated(msgspec.structs.replace(plan, seed=1), COSTS).samples, busy),
+        Real(simulated(msgspec.structs.replace(plan, seed=2), mean([COSTS, slower])).samples, busy),
+    ]
+    point = compared("a load", reals, plan, [COSTS, COSTS, slower])
+    assert point["rounds"]["measured"] == point["rounds"]["simulated"]
+    low, high = point["by_single_calibrations"]["login"]["p50_ms"]
+    assert low < point["simulated"]["login"]["p50_ms"] < high
 
 
 def test_figures_and_differences() -> None:
@@ -269,7 +315,7 @@ def test_figures_and_differences() -> None:
         ("verify", "admitted"),
     }
     record = {"points": [point]}
-    assert "5 of them are within 15%." in verdict(record)
+    assert "5 of them are within 15%. Not counted, " in verdict(record)
     point["difference"]["login"]["sent_away"] = -0.4
     assert "4 of them are within 15%; not within: 503 of login, a load (-40%: " in verdict(record)
     assert {line.count("|") for line in two_nodes_table(record).splitlines()} == {10}

@@ -16,8 +16,8 @@ from pathlib import Path
 from benchmarks.load.servers import end_on_sigterm, running_server
 end_on_sigterm()
 with running_server(Path(sys.argv[1])) as server:
-    print(server.process.pid, flush=True)
-    time.sleep(60)
+    print(server.process.pid, *server.workers(), flush=True)
+    time.sleep(20)
 """
 
 
@@ -26,8 +26,9 @@ def test_a_benchmark_that_is_told_to_end_stops_its_servers(tmp_path: Path) -> No
     command = [sys.executable, "-c", _PROGRAM, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as benchmark:
         assert benchmark.stdout is not None
-        server = int(benchmark.stdout.readline())
-        assert is_alive(server)
+        pids = [int(pid) for pid in benchmark.stdout.readline().split()]
+        assert len(pids) == 2
+        assert all(map(is_alive, pids))
         benchmark.terminate()
         assert benchmark.wait(20) == 128 + signal.SIGTERM
-    wait_for(lambda: not is_alive(server))
+    wait_for(lambda: not any(map(is_alive, pids)))
