@@ -159,6 +159,7 @@ async def _postgres(settings: Settings) -> list[Finding]:
             "pg_backend_pid()"
         )
         skew_s = time.time() - theirs_s
+        may_wait = is_here(backend) and has_autogroups()  # as long as there is this backend
         revision = await postgres_revision(database)
     finally:
         await database.close()
@@ -175,7 +176,7 @@ async def _postgres(settings: Settings) -> list[Finding]:
         found.append(
             Finding("database", "doubtful", text, "raise max_connections, or lower FASTAUTH_DATABASE__POOL_SIZE")
         )
-    if is_here(backend) and has_autogroups():
+    if may_wait:
         text = "it shares this machine's cores, and the kernel's autogroups can make it wait for half a second for one"
         advice = "unless it has a CPU cgroup of its own: sysctl -w kernel.sched_autogroup_enabled=0 (docs/fleet.md)"
         found.append(Finding("database", "doubtful", text, advice))
