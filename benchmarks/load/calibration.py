@@ -72,9 +72,9 @@ def only(samples: Samples, status: int, part: float = 0.99) -> int:
 def cost(samples: Samples, used: Spent, status: int) -> Cost:
     """Of one request, when all got the same answer."""
     count = only(samples, status)
-    loop_s, hash_s = max(0.0, used.loop_s) / count, max(0.0, used.hash_s) / count
+    loop_s, hash_s = used.loop_s / count, used.hash_s / count
     wait_s = samples.quantile_ms(0.5) / 1e3 - loop_s - hash_s
-    return Cost(loop_s, max(0.0, used.others_s) / count, max(0.0, wait_s))
+    return Cost(loop_s, used.others_s / count, wait_s)
 
 
 def calibrated(fleet: Fleet, seconds: float) -> Costs:
